@@ -1,0 +1,127 @@
+// Package platform is what a shim needs of an operating system to run containers: the contracts Executor, Container and
+// Process, and nothing else. platform/linux and platform/windows implement them.
+package platform
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"time"
+
+	"github.com/slipwayd/slipway/storage"
+)
+
+// Executor creates containers, and finds those again that an earlier executor of the same state directory created.
+type Executor interface {
+	// Create sets the container up to the point where its init is ready to exec: pid, cgroup, namespaces and root file
+	// system exist. After an error nothing of it is left. AlreadyExists when the id is in use.
+	Create(ctx context.Context, s Spec) (Container, error)
+	// Adopt takes over a container (and the processes executed in it) from an executor that died. NotFound when there is none.
+	Adopt(ctx context.Context, id string) (Container, error)
+	// List names the containers in the state directory, living or dead.
+	List(ctx context.Context) ([]string, error)
+	Close() error
+}
+
+// Spec is what a container is made from.
+type Spec struct {
+	ID     string          // unique within the executor: the shim puts the namespace in it
+	Bundle string          // directory for this container's files; the root file system is mounted at Bundle/rootfs when Rootfs is given
+	OCI    json.RawMessage // runtime-spec config.json
+	Rootfs []storage.Mount // mounted by the executor in order, unmounted by Delete; empty when the client did it (spec.Root.Path)
+	IO     IO
+	// Options are the runtime's own, as sent by the client (runc options on Linux); zero value for defaults.
+	Options Options
+}
+
+// Options of the built-in Linux executor; the fields of containerd.runc.v1.Options that mean something without a runc.
+type Options struct {
+	SystemdCgroup bool
+	NoPivotRoot   bool
+	NoNewKeyring  bool
+	ShimCgroup    string
+	IOUid, IOGid  uint32
+	BinaryName    string // an OCI runtime's command line to use instead of the built-in one
+	Root          string // that runtime's state directory
+	CriuImagePath string
+	CriuWorkPath  string
+}
+
+// IO is a process's standard streams, with the rule of os/exec: an *os.File is handed to the process as it is, anything else
+// is copied, nil is the null device. With Terminal the process gets a new terminal, copied to Stdout and from Stdin.
+// The executor never closes what it was given; the caller does after Wait.
+type IO struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Terminal       bool
+	Width, Height  uint16 // initial size of the terminal in characters, 0 for the default
+}
+
+// ProcessSpec is one more process in a running container.
+type ProcessSpec struct {
+	ID  string          // unique within the container
+	OCI json.RawMessage // runtime-spec "process" object
+	IO  IO
+}
+
+// Exit is how a process ended.
+type Exit struct {
+	Status  uint32    // exit code, or 128+signal
+	At      time.Time // when it was noticed
+	Unknown bool      // nobody saw the status (Status is then 255): the process was another's child on an old kernel
+}
+
+// Container is one container, from Create to Delete.
+type Container interface {
+	ID() string
+	Init() Process
+	// Exec prepares a further process; Start runs it.
+	Exec(ctx context.Context, p ProcessSpec) (Process, error)
+	// Processes lists those executed besides init that are not deleted, for a shim that has adopted the container.
+	Processes() []Process
+	Pids(ctx context.Context) ([]int, error)
+	Stats(ctx context.Context) (Stats, error)
+	// Delete removes cgroup, mounts and state; FailedPrecondition while init runs. Repeating it is nil.
+	Delete(ctx context.Context) error
+}
+
+// Process is init or an executed process.
+type Process interface {
+	ID() string // "" for init
+	Pid() int   // 0 before it exists
+	// Start execs the program. For init of a container this is the second half of Create.
+	Start(ctx context.Context) error
+	// Signal sends sig; with all to every process in the container. NotFound when it has ended.
+	Signal(ctx context.Context, sig int, all bool) error
+	Resize(ctx context.Context, width, height uint16) error
+	CloseStdin(ctx context.Context) error
+	// Wait blocks until the process has ended and its output is copied. Any number of callers, before Start and after the end.
+	Wait(ctx context.Context) (Exit, error)
+	// Delete frees an executed process's state; FailedPrecondition while it runs.
+	Delete(ctx context.Context) error
+}
+
+// Stats is a snapshot of resource use: a protobuf type the client knows, ready to be put into an Any.
+type Stats struct {
+	// Metrics is *cgroup1/stats.Metrics, *cgroup2/stats.Metrics or the Windows statistics message.
+	Metrics any
+}
+
+// Optional abilities of a Container, asked for by assertion in one place (package shim).
+type (
+	Pauser interface {
+		Pause(ctx context.Context) error
+		Resume(ctx context.Context) error
+	}
+	// Updater takes the runtime-spec "linux.resources" or "windows.resources" object.
+	Updater interface {
+		Update(ctx context.Context, resources json.RawMessage, annotations map[string]string) error
+	}
+	Checkpointer interface {
+		Checkpoint(ctx context.Context, imagePath string, exit bool) error
+	}
+	// OOMNotifier calls back, from a goroutine of its own until Delete, each time the kernel killed something in the container for memory.
+	OOMNotifier interface {
+		OnOOM(func()) error
+	}
+)
