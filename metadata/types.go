@@ -6,14 +6,12 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/slipwayd/slipway/internal/opaque"
 	"github.com/slipwayd/slipway/storage"
 )
 
 // Any is an opaque typed value of a client, kept as it came (google.protobuf.Any).
-type Any struct {
-	TypeURL string `json:"t,omitempty"`
-	Value   []byte `json:"v,omitempty"`
-}
+type Any = opaque.Any
 
 type Namespace struct {
 	Name   string            `json:"-"`
