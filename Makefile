@@ -1,0 +1,63 @@
+# Slipway's build. `make demo` and `make test` do all set-up on a fresh Debian machine.
+GO        ?= go
+BIN       ?= bin
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+TAGS      ?= seccomp
+LDFLAGS    = -s -w -X main.version=$(VERSION)
+PROGRAMS   = slipwayd slipway slipway-shim
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
+.PHONY: all setup build test unit race root e2e vm lint vuln vet-windows bench demo fuzz generate clean
+
+all: build
+
+setup:                 ## installs what building and testing need (Debian, root)
+	@ci/setup
+
+build: setup           ## bin/slipwayd, bin/slipway, bin/slipway-shim
+	@mkdir -p $(BIN)
+	@for p in $(PROGRAMS); do CGO_ENABLED=$$([ $$p = slipway-shim ] && echo 1 || echo 0) $(GO) build -trimpath -tags "$(TAGS)" -ldflags "$(LDFLAGS)" -o $(BIN)/$$p ./cmd/$$p || exit 1; done
+
+test: build vet-windows lint race e2e vm   ## everything CI runs
+
+unit:                  ## fast: no race detector; tests that need root skip without it
+	$(GO) test -tags "$(TAGS)" ./...
+
+race:
+	ci/test
+
+root: race             ## the same tests; run as root they skip nothing
+
+e2e: build             ## real clients (ctr, the containerd Go client, slipway) against bin/slipwayd
+	cd testsuite/e2e && SLIPWAY_BIN=$(abspath $(BIN)) $(GO) test -count=1 ./...
+
+vm: build              ## the executor's suite where cgroup v2 is the only hierarchy
+	ci/test-cgroup2
+
+vet-windows:
+	GOOS=windows CGO_ENABLED=0 $(GO) build ./... && GOOS=windows CGO_ENABLED=0 $(GO) vet ./...
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these"; exit 1; }
+	$(GO) vet -tags "$(TAGS)" ./...
+	$(GO) run $(STATICCHECK) -tags "$(TAGS)" ./...
+
+vuln:                  ## needs to reach vuln.go.dev
+	$(GO) run $(GOVULNCHECK) -tags "$(TAGS)" ./...
+
+bench: build           ## peers side by side in the same run; prints the README's table
+	ci/bench
+
+demo: build            ## from nothing to hello out of a container, without internet
+	ci/demo
+
+fuzz:                  ## each fuzzer for FUZZTIME (default 30s)
+	ci/fuzz
+
+generate:              ## api/slipway/v1 from its .proto
+	ci/generate
+
+clean:
+	rm -rf $(BIN)
