@@ -9,9 +9,13 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
-	"time"
+	"os"
+	"sync"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/slipwayd/slipway/content"
 	"github.com/slipwayd/slipway/internal/opaque"
@@ -56,18 +60,85 @@ type Parts struct {
 	Root          string // persistent files
 	State         string // files that end with a reboot
 	Log           *slog.Logger
+	// EventField answers a field of an event's payload for filters such as event.container_id==x; nil when there is no such
+	// thing as a field. Payloads are protobuf, so package api/containerd supplies it.
+	EventField func(p Payload, path []string) (string, bool)
 }
 
-// Event is one message of the event stream. Payload is a containerd event message; the engine's own are built by the
-// constructors in event.go, which api/containerd encodes.
-type Event struct {
-	At        time.Time
-	Namespace string
-	Topic     string
-	Payload   Payload
+// Scope says on whose behalf a verb runs: the namespace it sees, and the lease (empty for none) that holds what it makes.
+type Scope struct {
+	Namespace, Lease string
 }
 
-// Payload is either one of this package's event structs or opaque.Any (from a shim or a client).
-type Payload any
+// Engine is the daemon without its wire. Every exported method is safe for concurrent use.
+//
+// Files of this package share the fields; those that verbs of any file may use are db, tasks, log, events (Publish, through
+// e.Publish), Snapshots(scope, driver) and Content(scope). The rest belongs to the file named beside it.
+type Engine struct {
+	db            *metadata.DB
+	blobs         content.Store // the whole store; verbs use Content(scope), which sees one namespace
+	drivers       map[string]storage.Driver
+	defaultDriver string
+	tasks         Tasks
+	root, state   string
+	log           *slog.Logger
 
-var _ = json.RawMessage(nil)
+	events *broker   // event.go
+	locks  keyLocks  // lock.go: "snapshot/…", "blob/…"
+	trash  *trash    // trash.go: layers and blobs without a record, being removed
+	gc     *gcRunner // gc.go
+
+	stop context.CancelFunc // ends background work
+	bg   sync.WaitGroup     // background work, begun with e.background
+	life context.Context    // of background work; verbs never use it
+}
+
+// New makes an engine of its parts and touches nothing yet; Start does.
+func New(p Parts) (*Engine, error) {
+	if p.DB == nil || p.Content == nil || p.Tasks == nil {
+		return nil, fmt.Errorf("engine needs metadata, content and tasks: %w", errdefs.ErrInvalidArgument)
+	}
+	if _, ok := p.Drivers[p.DefaultDriver]; !ok {
+		return nil, fmt.Errorf("default snapshotter %q is not among the drivers: %w", p.DefaultDriver, errdefs.ErrInvalidArgument)
+	}
+	if p.Log == nil {
+		p.Log = slog.New(slog.DiscardHandler)
+	}
+	for _, dir := range []string{p.Root, p.State} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return nil, fmt.Errorf("cannot make the daemon's directory: %w", err)
+		}
+	}
+	e := &Engine{
+		db: p.DB, blobs: p.Content, drivers: p.Drivers, defaultDriver: p.DefaultDriver, tasks: p.Tasks,
+		root: p.Root, state: p.State, log: p.Log,
+		events: newBroker(p.EventField),
+	}
+	e.life, e.stop = context.WithCancel(context.Background())
+	e.trash = newTrash(e)
+	e.gc = newGC(e)
+	return e, nil
+}
+
+// Start reconciles what a crash left and then begins background work. After it returns the engine serves.
+func (e *Engine) Start(ctx context.Context) error {
+	if err := e.restore(ctx); err != nil {
+		return err
+	}
+	e.background(e.trash.run)
+	e.background(e.gc.run)
+	return nil
+}
+
+// Close ends background work and subscriptions, then closes the parts. Tasks go on running.
+func (e *Engine) Close() error {
+	e.stop()
+	e.events.close()
+	e.bg.Wait()
+	return errors.Join(e.tasks.Close(), e.db.Close())
+}
+
+// background runs fn until Close; fn returns soon after its ctx ends.
+func (e *Engine) background(fn func(context.Context)) {
+	e.bg.Go(func() { fn(e.life) })
+}
