@@ -1,0 +1,76 @@
+package image
+
+import (
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/slipwayd/slipway/image/registry"
+)
+
+// PullOptions says what to pull and where to.
+type PullOptions struct {
+	Ref      string           // as users type it
+	Registry *registry.Client // required
+	Remote   registry.Options // credentials, headers, plain HTTP for this pull
+	Store    Store            // required
+	Layers   Layers           // nil: fetch only
+	// Platforms to fetch; empty for the host's. The first is unpacked when Layers is given.
+	Platforms    []ocispec.Platform
+	AllPlatforms bool // fetch every platform; Platforms then only says which to unpack
+	Progress     ProgressFunc
+	Limits       Limits
+}
+
+// PushOptions says what to push and where to.
+type PushOptions struct {
+	Ref          string // where to; as users type it
+	Registry     *registry.Client
+	Remote       registry.Options
+	Store        Store
+	Target       ocispec.Descriptor
+	Platforms    []ocispec.Platform // empty for all of which every blob is here
+	AllPlatforms bool               // fail when a blob of some platform is not here
+	Progress     ProgressFunc
+	Limits       Limits
+}
+
+// UnpackOptions says which image of those in the store to unpack.
+type UnpackOptions struct {
+	Name     string // for messages and Layer.Image
+	Target   ocispec.Descriptor
+	Platform *ocispec.Platform // nil for the host's
+	Store    Store
+	Layers   Layers
+	Progress ProgressFunc
+	Limits   Limits
+}
+
+// ImportOptions says how to read an archive.
+type ImportOptions struct {
+	Store Store
+	// Name names an image that the archive gives none: "%s" in it is replaced by the digest. Empty: such images are
+	// answered without a name.
+	Name     string
+	Progress ProgressFunc
+	Limits   Limits
+}
+
+// Imported is one image found in an archive.
+type Imported struct {
+	Name   string // normalised, or empty
+	Target ocispec.Descriptor
+}
+
+// ExportOptions says what goes into an archive.
+type ExportOptions struct {
+	Store  Store
+	Images []Imported
+	// Platforms limits what is written of an index; empty for everything that is here.
+	Platforms []ocispec.Platform
+	// NoDockerManifest leaves manifest.json out, which docker load before 25 needs.
+	NoDockerManifest bool
+	Limits           Limits
+}
+
+// hostPlatform is what this machine runs.
+func hostPlatform() ocispec.Platform { return platforms.DefaultSpec() }
