@@ -9,7 +9,7 @@
 // Use is through transactions, so that a verb that touches several records is one commit (two fdatasync):
 //
 //	err := db.Update(ctx, func(tx *metadata.Tx) error {
-//		if err := tx.Snapshots(ns, "overlay").Remove(key); err != nil {
+//		if _, err := tx.Snapshots(ns, "overlay").Remove(key); err != nil {
 //			return err
 //		}
 //		return tx.Containers(ns).Delete(id)
