@@ -180,10 +180,10 @@ func walk(ctx context.Context, p content.Provider, target ocispec.Descriptor, li
 	documents := 0
 	var visit func(d ocispec.Descriptor) error
 	visit = func(d ocispec.Descriptor) error {
-		if seen[d.Digest.String()] {
+		if seen[d.MediaType+" "+d.Digest.String()] {
 			return nil
 		}
-		seen[d.Digest.String()] = true
+		seen[d.MediaType+" "+d.Digest.String()] = true
 		if !isIndex(d.MediaType) && !isManifest(d.MediaType) {
 			return fn(d, nil)
 		}
