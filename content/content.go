@@ -4,7 +4,10 @@
 // namespaces, labels or leases (package metadata does) nor of registries (package image does), and imports neither.
 //
 // What a crash leaves: a blob is either whole, verified and durable under its digest, or it is an ingest that can be
-// resumed from its last synced byte or aborted. Nothing is ever visible half-written.
+// resumed or aborted. A process's death loses no byte of an ingest; a power failure may damage what an ingest holds, and
+// then Commit refuses it. Nothing is ever visible half-written.
+//
+// FS is the store on a file system; its layout is described there.
 package content
 
 import (
@@ -49,25 +52,29 @@ type Provider interface {
 type Ingester interface {
 	// Writer opens the ingest ref, creating it when it is not there and resuming it when it is. It holds the lock on ref
 	// until Close or Commit: a second Writer for the same ref is Unavailable. A desc that names a digest which the store
-	// already holds is AlreadyExists. Zero fields of desc are unknown.
+	// already holds is AlreadyExists. Zero fields of desc are unknown; those that contradict what the ingest was begun
+	// with are FailedPrecondition (Abort it first).
 	Writer(ctx context.Context, ref string, desc ocispec.Descriptor) (Writer, error)
 }
 
 // Writer appends to one ingest. It is not safe for concurrent use.
 type Writer interface {
-	// Write appends; the bytes survive a crash of the process, and after Sync or Commit a power failure too.
+	// Write appends; the bytes survive a crash of the process, and after Commit a power failure too. What would go past
+	// the expected size is OutOfRange and not written at all, so that an endless body fills no disk.
 	io.Writer
 	// Close releases the lock and keeps what was written, so that the ingest can be resumed.
 	io.Closer
-	// Digest of all bytes written so far.
+	// Digest of all bytes written so far, by the expected digest's algorithm (sha256 when none is expected). Empty when
+	// they could not be read back; Write and Commit tell why.
 	Digest() digest.Digest
 	Status() (Ingest, error)
 	// Truncate cuts the ingest to size bytes (from 0 to the current offset; anything else is OutOfRange), and the digest
 	// with it.
 	Truncate(size int64) error
-	// Commit verifies size (when above 0) and digest (when not empty), makes the blob durable (file, directory) and then
-	// visible, and ends the ingest. FailedPrecondition when size or digest differ; AlreadyExists when the blob is there
-	// already, in which case the ingest is gone too. The writer is closed whatever the outcome.
+	// Commit verifies size (when above 0, else the expected one) and digest (when not empty, else the expected one), makes
+	// the blob durable (file, directory) and then visible, and ends the ingest. FailedPrecondition when size or digest
+	// differ: the ingest is kept, for Abort or Truncate. AlreadyExists when the blob is there already, in which case the
+	// ingest is gone too. The writer is closed whatever the outcome.
 	Commit(ctx context.Context, size int64, expected digest.Digest) error
 }
 
