@@ -1,0 +1,227 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"time"
+
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/slipwayd/slipway/internal/mount"
+	"github.com/slipwayd/slipway/spec"
+	"github.com/slipwayd/slipway/storage"
+)
+
+// DefaultRuntime is the built-in executor.
+const DefaultRuntime = "io.containerd.slipway.v1"
+
+// Labels that this client puts on containers.
+const (
+	// LabelStopSignal is the signal that asks the container to stop (image-spec config.md, StopSignal), as containerd's client writes it.
+	LabelStopSignal = "io.containerd.image.config.stop-signal"
+	// LabelLog is the path of the file that holds the container's output.
+	LabelLog = "slipway.io/log"
+	// LabelAutoRemove makes the daemon delete the container when its init has exited.
+	LabelAutoRemove = "slipway.io/auto-remove"
+)
+
+// specURL types the runtime-spec documents in the API (containerd's convention for JSON in an Any).
+const (
+	specURL    = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
+	processURL = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+)
+
+// Container is a record on the daemon; a Task is what runs of it.
+type Container struct {
+	c *Client
+
+	ID          string
+	Image       string
+	Labels      map[string]string
+	Runtime     string
+	Snapshotter string
+	SnapshotKey string
+	Spec        *specs.Spec // nil when it could not be read
+	CreatedAt   time.Time
+	UpdatedAt   time.Time
+}
+
+// ContainerOptions says what CreateContainer makes.
+type ContainerOptions struct {
+	ID      string
+	Image   Image
+	User    string // "user", "uid", "user:group"; the image's when empty
+	Labels  map[string]string
+	Runtime string     // DefaultRuntime when empty
+	Spec    []spec.Opt // applied after the image's config
+}
+
+// CreateContainer makes a writable snapshot of the image and a container record on it. Nothing is left after an error.
+// AlreadyExists when the id is in use; NotFound when the image is not unpacked.
+func (c *Client) CreateContainer(ctx context.Context, o ContainerOptions) (_ *Container, err error) {
+	detail, err := c.Detail(ctx, o.Image, nil)
+	if err != nil {
+		return nil, err
+	}
+	snapshotter, err := c.Snapshotter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	prepared, err := c.snapshots.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{Snapshotter: snapshotter, Key: o.ID, Parent: detail.ChainID.String()})
+	switch {
+	case errdefs.IsAlreadyExists(err):
+		return nil, fmt.Errorf("a container or snapshot named %q is there already; remove it or choose another name: %w", o.ID, err)
+	case errdefs.IsNotFound(err):
+		return nil, fmt.Errorf("image %s is not unpacked for %s; pull it again: %w", o.Image.Name, snapshotter, err)
+	case err != nil:
+		return nil, fmt.Errorf("cannot make a root file system for %s: %w", o.ID, err)
+	}
+	defer func() {
+		if err != nil { // whatever ended ctx must not keep the snapshot
+			err = errors.Join(err, c.removeSnapshot(context.WithoutCancel(ctx), snapshotter, o.ID))
+		}
+	}()
+	doc, err := c.buildSpec(detail, o, prepared.Mounts)
+	if err != nil {
+		return nil, err
+	}
+	record, err := recordOf(o, snapshotter, doc, detail)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.containers.Create(ctx, &containersapi.CreateContainerRequest{Container: record})
+	if err != nil {
+		return nil, err
+	}
+	return c.fromWire(r.Container), nil
+}
+
+func recordOf(o ContainerOptions, snapshotter string, doc *specs.Spec, d ImageDetail) (*containersapi.Container, error) {
+	b, err := json.Marshal(doc)
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode the spec of %s: %w", o.ID, err)
+	}
+	labels := maps.Clone(o.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	if s := d.Config.Config.StopSignal; s != "" {
+		labels[LabelStopSignal] = s
+	}
+	runtime := o.Runtime
+	if runtime == "" {
+		runtime = DefaultRuntime
+	}
+	return &containersapi.Container{
+		ID: o.ID, Image: o.Image.Name, Labels: labels,
+		Runtime:     &containersapi.Container_Runtime{Name: runtime},
+		Spec:        &anypb.Any{TypeUrl: specURL, Value: b},
+		Snapshotter: snapshotter, SnapshotKey: o.ID,
+	}, nil
+}
+
+// buildSpec makes the document. The image's files are mounted for a moment only where its user has to be looked up.
+func (c *Client) buildSpec(d ImageDetail, o ContainerOptions, mounts []*types.Mount) (*specs.Spec, error) {
+	asked := o.User
+	if asked == "" {
+		asked = d.Config.Config.User
+	}
+	var user specs.User
+	resolve := func(root string) (err error) {
+		if root == "" {
+			user, err = spec.ResolveUser(nil, asked)
+			return err
+		}
+		r, err := os.OpenRoot(root)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		user, err = spec.ResolveUser(r.FS(), asked)
+		return err
+	}
+	var err error
+	switch {
+	case d.Config.OS == "windows":
+		user.Username = asked
+	case spec.NeedsFiles(asked):
+		err = mount.Temp("", mountsFromWire(mounts), resolve)
+	default:
+		err = resolve("")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot make the spec of %s: %w", o.ID, err)
+	}
+	opts := []spec.Opt{spec.Image(d.Config.Config), spec.User(user), spec.CgroupsPath("/slipway/" + c.namespace + "/" + o.ID)}
+	return spec.New(d.Config.OS, append(opts, o.Spec...)...)
+}
+
+// Container loads a record; NotFound when there is none.
+func (c *Client) Container(ctx context.Context, id string) (*Container, error) {
+	r, err := c.containers.Get(ctx, &containersapi.GetContainerRequest{ID: id})
+	if err != nil {
+		return nil, err
+	}
+	return c.fromWire(r.Container), nil
+}
+
+// Containers lists records that match any of the filters, in containerd's filter language; all without one.
+func (c *Client) Containers(ctx context.Context, filters ...string) ([]*Container, error) {
+	r, err := c.containers.List(ctx, &containersapi.ListContainersRequest{Filters: filters})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*Container, len(r.Containers))
+	for i, w := range r.Containers {
+		out[i] = c.fromWire(w)
+	}
+	return out, nil
+}
+
+// Delete removes record and snapshot. FailedPrecondition while a task of it is there.
+func (ct *Container) Delete(ctx context.Context) error {
+	if _, err := ct.c.containers.Delete(ctx, &containersapi.DeleteContainerRequest{ID: ct.ID}); err != nil {
+		return err
+	}
+	if ct.SnapshotKey == "" {
+		return nil
+	}
+	return ct.c.removeSnapshot(ctx, ct.Snapshotter, ct.SnapshotKey)
+}
+
+func (c *Client) removeSnapshot(ctx context.Context, snapshotter, key string) error {
+	_, err := c.snapshots.Remove(ctx, &snapshotsapi.RemoveSnapshotRequest{Snapshotter: snapshotter, Key: key})
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("cannot remove the root file system %s: %w", key, err)
+	}
+	return nil
+}
+
+func (c *Client) fromWire(w *containersapi.Container) *Container {
+	ct := &Container{
+		c: c, ID: w.ID, Image: w.Image, Labels: w.Labels, Runtime: w.Runtime.GetName(), Snapshotter: w.Snapshotter,
+		SnapshotKey: w.SnapshotKey, CreatedAt: w.CreatedAt.AsTime(), UpdatedAt: w.UpdatedAt.AsTime(),
+	}
+	var s specs.Spec
+	if json.Unmarshal(w.Spec.GetValue(), &s) == nil {
+		ct.Spec = &s
+	}
+	return ct
+}
+
+func mountsFromWire(in []*types.Mount) []storage.Mount {
+	out := make([]storage.Mount, len(in))
+	for i, m := range in {
+		out[i] = storage.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options}
+	}
+	return out
+}

@@ -1,0 +1,250 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/typeurl/v2"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// Exit is how a process ended.
+type Exit struct {
+	Code uint32 // exit code, or 128+signal
+	At   time.Time
+}
+
+// Status of a process.
+type Status struct {
+	State string // created, running, paused, stopped, unknown
+	Pid   uint32
+	Exit  Exit // of a stopped one
+}
+
+// Process is init of a task (Exec is "") or a process executed in it.
+type Process struct {
+	ct      *Container
+	Exec    string
+	Pid     uint32 // of an executed process 0 before Start
+	streams *attached
+}
+
+// Task is what runs of a container: its init process and what else is executed in it.
+type Task struct{ Process }
+
+// NewTask sets a container up to the point where Start runs its init. Nothing is left after an error.
+func (ct *Container) NewTask(ctx context.Context, s Streams) (*Task, error) {
+	a, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	req := &tasksapi.CreateTaskRequest{ContainerID: ct.ID, Terminal: s.Terminal, Stdin: a.stdin, Stdout: a.stdout, Stderr: a.stderr}
+	if req.Rootfs, err = ct.mounts(ctx); err == nil {
+		var r *tasksapi.CreateTaskResponse
+		if r, err = ct.c.tasks.Create(ctx, req); err == nil {
+			return &Task{Process{ct: ct, Pid: r.Pid, streams: a}}, nil
+		}
+	}
+	a.cancel()
+	return nil, fmt.Errorf("cannot create the task of %s: %w", ct.ID, err)
+}
+
+// mounts answers those of the container's snapshot, which Tasks.Create wants from its caller.
+func (ct *Container) mounts(ctx context.Context) ([]*types.Mount, error) {
+	if ct.SnapshotKey == "" {
+		return nil, nil
+	}
+	r, err := ct.c.snapshots.Mounts(ctx, &snapshotsapi.MountsRequest{Snapshotter: ct.Snapshotter, Key: ct.SnapshotKey})
+	if err != nil {
+		return nil, err
+	}
+	return r.Mounts, nil
+}
+
+// Task answers the container's task, without its streams; NotFound when it has none.
+func (ct *Container) Task(ctx context.Context) (*Task, error) {
+	r, err := ct.c.tasks.Get(ctx, &tasksapi.GetRequest{ContainerID: ct.ID})
+	if err != nil {
+		return nil, err
+	}
+	return &Task{Process{ct: ct, Pid: r.Process.GetPid()}}, nil
+}
+
+// Statuses answers the state of every container's init that has a task, by container id.
+func (c *Client) Statuses(ctx context.Context) (map[string]Status, error) {
+	r, err := c.tasks.List(ctx, &tasksapi.ListTasksRequest{})
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]Status, len(r.Tasks))
+	for _, t := range r.Tasks {
+		out[t.ID] = statusFromWire(t)
+	}
+	return out, nil
+}
+
+// NewProcess prepares one more process; Start runs it. id must be unused in the task.
+func (t *Task) NewProcess(ctx context.Context, id string, p *specs.Process, s Streams) (*Process, error) {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode process %s: %w", id, err)
+	}
+	a, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, err = t.ct.c.tasks.Exec(ctx, &tasksapi.ExecProcessRequest{
+		ContainerID: t.ct.ID, ExecID: id, Terminal: s.Terminal, Stdin: a.stdin, Stdout: a.stdout, Stderr: a.stderr,
+		Spec: &anypb.Any{TypeUrl: processURL, Value: b},
+	})
+	if err != nil {
+		a.cancel()
+		return nil, fmt.Errorf("cannot execute in %s: %w", t.ct.ID, err)
+	}
+	return &Process{ct: t.ct, Exec: id, streams: a}, nil
+}
+
+// Start runs the process.
+func (p *Process) Start(ctx context.Context) error {
+	r, err := p.ct.c.tasks.Start(ctx, &tasksapi.StartRequest{ContainerID: p.ct.ID, ExecID: p.Exec})
+	if err != nil {
+		if p.streams != nil {
+			p.streams.cancel()
+		}
+		return err
+	}
+	p.Pid = r.Pid
+	if p.streams != nil {
+		p.streams.started()
+	}
+	return nil
+}
+
+// Wait blocks until the process has ended; it may be called at any time until Delete.
+func (p *Process) Wait(ctx context.Context) (Exit, error) {
+	r, err := p.ct.c.tasks.Wait(ctx, &tasksapi.WaitRequest{ContainerID: p.ct.ID, ExecID: p.Exec})
+	if err != nil {
+		return Exit{}, err
+	}
+	return Exit{Code: r.ExitStatus, At: r.ExitedAt.AsTime()}, nil
+}
+
+// Kill sends a signal; with all to every process of the container. NotFound when the process has ended.
+func (p *Process) Kill(ctx context.Context, signal uint32, all bool) error {
+	_, err := p.ct.c.tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: p.ct.ID, ExecID: p.Exec, Signal: signal, All: all})
+	return err
+}
+
+// Delete frees an ended process, after its output has arrived. For init that ends the task.
+func (p *Process) Delete(ctx context.Context) (Exit, error) {
+	if p.streams != nil {
+		p.streams.drain()
+	}
+	var r *tasksapi.DeleteResponse
+	var err error
+	if p.Exec == "" {
+		r, err = p.ct.c.tasks.Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: p.ct.ID})
+	} else {
+		r, err = p.ct.c.tasks.DeleteProcess(ctx, &tasksapi.DeleteProcessRequest{ContainerID: p.ct.ID, ExecID: p.Exec})
+	}
+	if err != nil {
+		return Exit{}, err
+	}
+	return Exit{Code: r.ExitStatus, At: r.ExitedAt.AsTime()}, nil
+}
+
+// Status asks for the state.
+func (p *Process) Status(ctx context.Context) (Status, error) {
+	r, err := p.ct.c.tasks.Get(ctx, &tasksapi.GetRequest{ContainerID: p.ct.ID, ExecID: p.Exec})
+	if err != nil {
+		return Status{}, err
+	}
+	return statusFromWire(r.Process), nil
+}
+
+// Resize sets the size of the process's terminal in characters.
+func (p *Process) Resize(ctx context.Context, width, height uint32) error {
+	_, err := p.ct.c.tasks.ResizePty(ctx, &tasksapi.ResizePtyRequest{ContainerID: p.ct.ID, ExecID: p.Exec, Width: width, Height: height})
+	return err
+}
+
+// CloseStdin ends the process's input.
+func (p *Process) CloseStdin(ctx context.Context) error {
+	_, err := p.ct.c.tasks.CloseIO(ctx, &tasksapi.CloseIORequest{ContainerID: p.ct.ID, ExecID: p.Exec, Stdin: true})
+	return err
+}
+
+// Pause freezes every process of the task.
+func (t *Task) Pause(ctx context.Context) error {
+	_, err := t.ct.c.tasks.Pause(ctx, &tasksapi.PauseTaskRequest{ContainerID: t.ct.ID})
+	return err
+}
+
+// Resume thaws a paused task.
+func (t *Task) Resume(ctx context.Context) error {
+	_, err := t.ct.c.tasks.Resume(ctx, &tasksapi.ResumeTaskRequest{ContainerID: t.ct.ID})
+	return err
+}
+
+// Metrics answers the task's resource use: *cgroup1/stats.Metrics or *cgroup2/stats.Metrics of containerd's cgroups module,
+// when the caller's program links it.
+func (t *Task) Metrics(ctx context.Context) (any, error) {
+	r, err := t.ct.c.tasks.Metrics(ctx, &tasksapi.MetricsRequest{Filters: []string{"id==" + t.ct.ID}})
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range r.Metrics {
+		if m.ID == t.ct.ID {
+			return typeurl.UnmarshalAny(m.Data)
+		}
+	}
+	return nil, fmt.Errorf("no metrics of %s: %w", t.ct.ID, errdefs.ErrNotFound)
+}
+
+// Run starts the task, waits for its end and deletes it. When ctx ends first the container is killed.
+func (t *Task) Run(ctx context.Context) (Exit, error) {
+	cleanup := context.WithoutCancel(ctx)
+	if err := t.Start(ctx); err != nil {
+		_, derr := t.Delete(cleanup)
+		return Exit{}, errors.Join(err, ignoreNotFound(derr))
+	}
+	exit, err := t.Wait(ctx)
+	if err != nil {
+		if kerr := t.Kill(cleanup, 9, true); kerr == nil {
+			_, _ = t.Wait(cleanup)
+		}
+	}
+	_, derr := t.Delete(cleanup)
+	return exit, errors.Join(err, ignoreNotFound(derr))
+}
+
+func ignoreNotFound(err error) error {
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+func statusFromWire(p *tasktypes.Process) Status {
+	s := Status{State: "unknown", Pid: p.GetPid()}
+	switch p.GetStatus() {
+	case tasktypes.Status_CREATED:
+		s.State = "created"
+	case tasktypes.Status_RUNNING:
+		s.State = "running"
+	case tasktypes.Status_STOPPED:
+		s.State, s.Exit = "stopped", Exit{Code: p.ExitStatus, At: p.ExitedAt.AsTime()}
+	case tasktypes.Status_PAUSED, tasktypes.Status_PAUSING:
+		s.State = "paused"
+	}
+	return s
+}
