@@ -8,12 +8,14 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -60,6 +62,8 @@ type Parts struct {
 	Root          string // persistent files
 	State         string // files that end with a reboot
 	Log           *slog.Logger
+	GCDelay       time.Duration // from the last deletion to collection, 0 for a second
+	GCInterval    time.Duration // between looks for what has expired, 0 for an hour
 	// EventField answers a field of an event's payload for filters such as event.container_id==x; nil when there is no such
 	// thing as a field. Payloads are protobuf, so package api/containerd supplies it.
 	EventField func(p Payload, path []string) (string, bool)
@@ -116,7 +120,7 @@ func New(p Parts) (*Engine, error) {
 	}
 	e.life, e.stop = context.WithCancel(context.Background())
 	e.trash = newTrash(e)
-	e.gc = newGC(e)
+	e.gc = newGC(e, cmp.Or(p.GCDelay, time.Second), cmp.Or(p.GCInterval, time.Hour))
 	return e, nil
 }
 

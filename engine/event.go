@@ -44,8 +44,8 @@ func newBroker(field func(Payload, []string) (string, bool)) *broker {
 // Subscription is one subscriber's queue. Its owner reads Next until it fails and then calls Close.
 type Subscription struct {
 	b      *broker
-	match  filter.Filter // nil matches all
-	queue  chan *Event   // closed by the broker, after err is set
+	match  filter.Filter
+	queue  chan *Event // closed by the broker, after err is set
 	err    error
 	closed bool // under b.mu
 }
@@ -65,6 +65,11 @@ func (e *Engine) Publish(_ context.Context, ev Event) error {
 	return nil
 }
 
+// publish is Publish for the engine's own events, which are well-formed.
+func (e *Engine) publish(ns, topic string, p Payload) {
+	e.events.publish(&Event{At: time.Now(), Namespace: ns, Topic: topic, Payload: p})
+}
+
 func checkTopic(topic string) error {
 	rest, ok := strings.CutPrefix(topic, "/")
 	if !ok || rest == "" || len(topic) > 1024 {
@@ -81,14 +86,11 @@ func checkTopic(topic string) error {
 // Subscribe begins a subscription to the events that match any of filters (all when there are none), in containerd's
 // filter language over namespace, topic and event.FIELD. The caller must Close it.
 func (e *Engine) Subscribe(_ context.Context, filters ...string) (*Subscription, error) {
-	s := &Subscription{b: e.events, queue: make(chan *Event, subscriberQueue)}
-	if len(filters) > 0 {
-		match, err := filter.ParseAll(filters...)
-		if err != nil {
-			return nil, err
-		}
-		s.match = match
+	match, err := filter.Parse(filters...)
+	if err != nil {
+		return nil, err
 	}
+	s := &Subscription{b: e.events, match: match, queue: make(chan *Event, subscriberQueue)}
 	e.events.mu.Lock()
 	defer e.events.mu.Unlock()
 	if e.events.closed {
@@ -133,7 +135,7 @@ func (b *broker) publish(ev *Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for s := range b.subs {
-		if s.match != nil && !s.match.Match(fields) {
+		if !s.match.Match(fields.field) {
 			continue
 		}
 		select {
@@ -159,7 +161,7 @@ type eventFields struct {
 	payload func(Payload, []string) (string, bool)
 }
 
-func (f eventFields) Field(path []string) (string, bool) {
+func (f eventFields) field(path []string) (string, bool) {
 	switch {
 	case len(path) == 1 && path[0] == "namespace":
 		return f.ev.Namespace, true

@@ -50,3 +50,21 @@ func (k *keyLocks) leave(key string, l *keyLock) {
 		delete(k.held, key)
 	}
 }
+
+// try answers false when key is held.
+func (k *keyLocks) try(key string) (unlock func(), ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.held == nil {
+		k.held = map[string]*keyLock{}
+	}
+	if k.held[key] != nil {
+		return nil, false
+	}
+	l := &keyLock{token: make(chan struct{}, 1), users: 1}
+	k.held[key] = l
+	return func() {
+		l.token <- struct{}{}
+		k.leave(key, l)
+	}, true
+}

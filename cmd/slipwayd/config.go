@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// config is the daemon's configuration file. defaultConfigText documents each field.
+type config struct {
+	Root     string         `toml:"root"`
+	State    string         `toml:"state"`
+	Address  string         `toml:"address"`
+	Log      logConfig      `toml:"log"`
+	Shim     shimConfig     `toml:"shim"`
+	Storage  storageConfig  `toml:"storage"`
+	Registry registryConfig `toml:"registry"`
+	GC       gcConfig       `toml:"gc"`
+}
+
+type logConfig struct {
+	Level  slog.Level `toml:"level"`
+	Format string     `toml:"format"`
+}
+
+type shimConfig struct {
+	Group    string            `toml:"group"`
+	Path     string            `toml:"path"`
+	Runtimes map[string]string `toml:"runtimes"`
+}
+
+type storageConfig struct {
+	Driver string `toml:"driver"`
+}
+
+type registryConfig struct {
+	ConfigPath string `toml:"config_path"`
+}
+
+type gcConfig struct {
+	Delay    duration `toml:"delay"`
+	Interval duration `toml:"interval"`
+}
+
+// duration is a time.Duration in the form of Go's time.ParseDuration.
+type duration time.Duration
+
+func (d *duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return err
+	}
+	if v <= 0 {
+		return fmt.Errorf("duration %q must be above zero", text)
+	}
+	*d = duration(v)
+	return nil
+}
+
+func defaultConfig() config {
+	return config{
+		Root: defaultRoot, State: defaultState, Address: defaultAddress,
+		Log:      logConfig{Level: slog.LevelInfo, Format: "text"},
+		Shim:     shimConfig{Group: "host"},
+		Storage:  storageConfig{Driver: "auto"},
+		Registry: registryConfig{ConfigPath: defaultRegistryConfig},
+		GC:       gcConfig{Delay: duration(time.Second), Interval: duration(time.Hour)},
+	}
+}
+
+// defaultConfigText is what `slipwayd config default` prints: each field with its default and what it means. A test decodes
+// it and compares it with defaultConfig.
+func defaultConfigText() string {
+	return fmt.Sprintf(`# Configuration of slipwayd. Every field is optional; these are the defaults.
+# The flags --root, --state, --address and --log-level win over this file.
+
+# Persistent files: content, layers, metadata. One daemon at a time.
+root = %q
+# Files that end with a reboot: shims, bundles, sockets.
+state = %q
+# The socket of the gRPC API; ttrpc is beside it with the suffix .ttrpc.
+address = %q
+
+[log]
+# debug, info, warn or error. Read again on SIGHUP.
+level = "info"
+# text or json, to standard error.
+format = "text"
+
+[shim]
+# How containers share a shim: "host" is one for all, "pod" one for each pod, "container" one for each container.
+group = "host"
+# The executor's binary. Empty: slipway-shim beside slipwayd, then in PATH.
+path = ""
+
+# Runtime names that clients ask for and the shim binaries that serve them, where the name alone does not find one:
+# [shim.runtimes]
+# "io.containerd.runsc.v1" = "/usr/local/bin/containerd-shim-runsc-v1"
+
+[storage]
+# overlay, native (plain copies, for where overlay cannot be), or auto: overlay when the kernel and the file system can.
+driver = "auto"
+
+[registry]
+# Directory of HOST/hosts.toml files: mirrors, certificates, headers. Read again on SIGHUP.
+config_path = %q
+
+[gc]
+# How long after the last deletion unreferenced content and layers are collected.
+delay = "1s"
+# How often expired leases and ingests are looked for when nothing is deleted.
+interval = "1h"
+`, defaultRoot, defaultState, defaultAddress, defaultRegistryConfig)
+}
+
+// loadConfig reads path over the defaults. A file that is not there is an error only when mustExist, that is when the user
+// named it. Each of several faults in the file is one line of the error.
+func loadConfig(path string, mustExist bool) (config, error) {
+	c := defaultConfig()
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && !mustExist {
+		return c, nil
+	}
+	if err != nil {
+		return c, fmt.Errorf("cannot read config: %w", err)
+	}
+	d := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return c, explainTOML(path, err)
+	}
+	if err := c.check(); err != nil {
+		return c, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// explainTOML gives the place of each fault as file:line:column, one to a line.
+func explainTOML(path string, err error) error {
+	var missing *toml.StrictMissingError
+	if errors.As(err, &missing) {
+		var lines []string
+		for _, m := range missing.Errors {
+			row, col := m.Position()
+			lines = append(lines, fmt.Sprintf("%s:%d:%d: unknown key %q", path, row, col, strings.Join(m.Key(), ".")))
+		}
+		return errors.New(strings.Join(lines, "\n"))
+	}
+	var syntax *toml.DecodeError
+	if errors.As(err, &syntax) {
+		row, col := syntax.Position()
+		if key := strings.Join(syntax.Key(), "."); key != "" {
+			return fmt.Errorf("%s:%d:%d: key %q: %s", path, row, col, key, strings.TrimPrefix(syntax.Error(), "toml: "))
+		}
+		return fmt.Errorf("%s:%d:%d: %s", path, row, col, strings.TrimPrefix(syntax.Error(), "toml: "))
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// check refuses values that no part of the daemon could use.
+func (c config) check() error {
+	for key, path := range map[string]string{"root": c.Root, "state": c.State} {
+		if !filepath.IsAbs(path) {
+			return fmt.Errorf("%s must be an absolute path, not %q", key, path)
+		}
+	}
+	if c.Address == "" {
+		return errors.New("address must not be empty")
+	}
+	for _, choice := range []struct {
+		key, value string
+		allowed    []string
+	}{
+		{"log.format", c.Log.Format, []string{"text", "json"}},
+		{"shim.group", c.Shim.Group, []string{"host", "pod", "container"}},
+		{"storage.driver", c.Storage.Driver, []string{"auto", "overlay", "native"}},
+	} {
+		if !slices.Contains(choice.allowed, choice.value) {
+			return fmt.Errorf("%s must be one of %s, not %q", choice.key, strings.Join(choice.allowed, ", "), choice.value)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,66 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/slipwayd/slipway/metadata"
+)
+
+// GetContainer is NotFound when there is none of that id.
+func (e *Engine) GetContainer(ctx context.Context, ns, id string) (metadata.Container, error) {
+	return view(ctx, e, func(tx *metadata.Tx) (metadata.Container, error) { return tx.Containers(ns).Get(id) })
+}
+
+// ListContainers answers those that match any of filters (all when there are none) in order of their ids.
+func (e *Engine) ListContainers(ctx context.Context, ns string, filters ...string) ([]metadata.Container, error) {
+	return view(ctx, e, func(tx *metadata.Tx) ([]metadata.Container, error) { return tx.Containers(ns).List(filters...) })
+}
+
+// CreateContainer records what is to be run; nothing runs yet. AlreadyExists when the id is in use.
+func (e *Engine) CreateContainer(ctx context.Context, ns string, c metadata.Container) (metadata.Container, error) {
+	if err := e.checkSnapshotter(c.Snapshotter); c.Snapshotter != "" && err != nil {
+		return c, fmt.Errorf("container %s: %w", c.ID, err)
+	}
+	made, err := update(ctx, e, func(tx *metadata.Tx) (metadata.Container, error) { return tx.Containers(ns).Create(c) })
+	if err != nil {
+		return made, err
+	}
+	e.publish(ns, "/containers/create", ContainerCreate{ID: made.ID, Image: made.Image, Runtime: made.Runtime})
+	return made, nil
+}
+
+// UpdateContainer changes the fields that fieldpaths name; when there are none labels, spec, extensions, image and
+// snapshotkey.
+func (e *Engine) UpdateContainer(ctx context.Context, ns string, c metadata.Container, fieldpaths ...string) (metadata.Container, error) {
+	made, err := update(ctx, e, func(tx *metadata.Tx) (metadata.Container, error) {
+		return tx.Containers(ns).Update(c, fieldpaths...)
+	})
+	if err != nil {
+		return made, err
+	}
+	e.publish(ns, "/containers/update", ContainerUpdate{ID: made.ID, Image: made.Image, Labels: made.Labels, SnapshotKey: made.SnapshotKey})
+	return made, nil
+}
+
+// DeleteContainer removes the record. FailedPrecondition while it has a task.
+func (e *Engine) DeleteContainer(ctx context.Context, ns, id string) error {
+	if err := CheckIdentifier(id); err != nil {
+		return err
+	}
+	switch _, err := e.tasks.State(ctx, ns, id, ""); {
+	case err == nil:
+		return fmt.Errorf("container %s has a task, delete that first: %w", id, errdefs.ErrFailedPrecondition)
+	case !errdefs.IsNotFound(err):
+		// A shim that does not answer must not make the record undeletable, nor be forgotten silently.
+		e.log.Warn("cannot ask for the task of a container that is being deleted", "namespace", ns, "container", id, "err", err)
+	}
+	if err := e.db.Update(ctx, func(tx *metadata.Tx) error { return tx.Containers(ns).Delete(id) }); err != nil {
+		return err
+	}
+	e.publish(ns, "/containers/delete", ContainerDelete{ID: id})
+	e.gc.schedule()
+	return nil
+}

@@ -1,0 +1,52 @@
+package engine
+
+import (
+	"github.com/opencontainers/go-digest"
+
+	"github.com/slipwayd/slipway/metadata"
+)
+
+// Payloads of the events that the engine itself publishes; api/containerd encodes each as the message of the same name.
+// Those of tasks come from shims, encoded already.
+type (
+	NamespaceCreate struct {
+		Name   string
+		Labels map[string]string
+	}
+	NamespaceUpdate struct {
+		Name   string
+		Labels map[string]string
+	}
+	NamespaceDelete struct{ Name string }
+
+	ContainerCreate struct {
+		ID, Image string
+		Runtime   metadata.Runtime
+	}
+	ContainerUpdate struct {
+		ID, Image   string
+		Labels      map[string]string
+		SnapshotKey string
+	}
+	ContainerDelete struct{ ID string }
+
+	ImageCreate struct {
+		Name   string
+		Labels map[string]string
+	}
+	ImageUpdate struct {
+		Name   string
+		Labels map[string]string
+	}
+	ImageDelete struct{ Name string }
+
+	ContentCreate struct {
+		Digest digest.Digest
+		Size   int64
+	}
+	ContentDelete struct{ Digest digest.Digest }
+
+	SnapshotPrepare struct{ Key, Parent, Snapshotter string }
+	SnapshotCommit  struct{ Key, Name, Snapshotter string }
+	SnapshotRemove  struct{ Key, Snapshotter string }
+)
