@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/slipwayd/slipway/internal/opaque"
+	"github.com/slipwayd/slipway/shim/stdio"
 	"github.com/slipwayd/slipway/storage"
 )
 
@@ -21,10 +22,7 @@ const (
 )
 
 // Streams are the URIs a client named for a process's standard streams: "" for none, a bare path for a fifo, file://, binary://.
-type Streams struct {
-	Stdin, Stdout, Stderr string
-	Terminal              bool
-}
+type Streams = stdio.Streams
 
 // CreateOptions is what a task is made from. It is free of protobuf so that package engine is too.
 type CreateOptions struct {

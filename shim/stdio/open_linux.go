@@ -1,0 +1,265 @@
+package stdio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+func (s *Set) open(ctx context.Context, c Config) error {
+	if err := s.openStdin(c); err != nil {
+		return fmt.Errorf("cannot open standard input %s: %w", c.Stdin, kind(err))
+	}
+	stdout, err := parse(c.Stdout)
+	if err != nil {
+		return err
+	}
+	stderr, err := parse(c.Stderr)
+	if err != nil {
+		return err
+	}
+	if c.Terminal {
+		stderr = target{}
+	}
+	switch {
+	case stdout.scheme == "cri" || stderr.scheme == "cri":
+		err = s.openCRI(c, stdout, stderr)
+	case stdout.scheme == "binary" || stdout.scheme == "binary-v2":
+		err = s.openLogger(ctx, c, stdout)
+	default:
+		if s.io.Stdout, err = s.openOutput(ctx, c, stdout); err == nil {
+			if stderr.path != "" && stderr.path == stdout.path {
+				s.io.Stderr = s.io.Stdout
+			} else {
+				s.io.Stderr, err = s.openOutput(ctx, c, stderr)
+			}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot open standard output %s%s: %w", c.Stdout, c.Stderr, kind(err))
+	}
+	return nil
+}
+
+// kind gives an error of the file system the kind that a client understands.
+func kind(err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
+	case errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ENAMETOOLONG):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return err
+}
+
+// openStdin gives the process the reading end, and holds the fifo read-write until CloseStdin: a client may come and go,
+// as containerd's clients expect.
+func (s *Set) openStdin(c Config) error {
+	if c.Stdin == "" {
+		return nil
+	}
+	t, err := parse(c.Stdin)
+	if err != nil {
+		return err
+	}
+	fifo, err := isFifo(t.path)
+	if err != nil {
+		return err
+	}
+	r, err := openFd(t.path, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	s.files = append(s.files, r)
+	s.io.Stdin = r
+	if !fifo {
+		return nil
+	}
+	if s.hold, err = openFd(t.path, unix.O_RDWR|unix.O_NONBLOCK); err != nil {
+		return err
+	}
+	if c.Terminal { // the executor copies from it, and Finish must be able to end that
+		return nil
+	}
+	return blocking(r)
+}
+
+// openOutput opens what is no logger: a fifo or a file.
+func (s *Set) openOutput(ctx context.Context, c Config, t target) (io.Writer, error) {
+	if t.path == "" {
+		return nil, nil
+	}
+	if t.scheme != "fifo" && t.scheme != "file" {
+		return nil, fmt.Errorf("a logger must take both streams: %w", errdefs.ErrInvalidArgument)
+	}
+	if t.scheme == "fifo" {
+		fifo, err := isFifo(t.path)
+		if err != nil {
+			return nil, err
+		}
+		if fifo {
+			return s.openFifo(ctx, c, t.path)
+		}
+	}
+	f, err := openAppend(t.path)
+	if err != nil {
+		return nil, err
+	}
+	s.files = append(s.files, f)
+	return f, nil
+}
+
+// openFifo opens a client's fifo to write to. The process gets a descriptor of its own, and the shim's read-write one sees to
+// it that there is a reader always. A terminal is copied by the executor: there the client's going away is seen and outlived by survivor.
+func (s *Set) openFifo(ctx context.Context, c Config, path string) (io.Writer, error) {
+	w, err := openWriter(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	s.files = append(s.files, w)
+	if c.Terminal {
+		return survivor{w}, nil
+	}
+	hold, err := openFd(path, unix.O_RDWR|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	s.files = append(s.files, hold)
+	return w, blocking(w)
+}
+
+// survivor writes to a fifo whose reader may leave and come back; what nobody reads is dropped.
+type survivor struct{ f *os.File }
+
+func (w survivor) Write(p []byte) (int, error) {
+	if _, err := w.f.Write(p); err != nil && !errors.Is(err, unix.EPIPE) {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// openCRI opens the log file and a fifo of ours for each stream that goes to it.
+func (s *Set) openCRI(c Config, stdout, stderr target) error {
+	path := stdout.path
+	if path == "" {
+		path = stderr.path
+	}
+	for _, t := range []target{stdout, stderr} {
+		if t.scheme != "" && (t.scheme != "cri" || t.path != path) {
+			return fmt.Errorf("both streams must go to the same log: %w", errdefs.ErrInvalidArgument)
+		}
+	}
+	log, err := newCRIFile(path, c.Log)
+	if err != nil {
+		return err
+	}
+	all := &criSink{criFile: log}
+	s.sinks = append(s.sinks, all)
+	for _, stream := range []struct {
+		name string
+		t    target
+		w    *io.Writer
+	}{{"stdout", stdout, &s.io.Stdout}, {"stderr", stderr, &s.io.Stderr}} {
+		if stream.t.scheme == "" {
+			continue
+		}
+		if c.Terminal { // no process has this descriptor: the executor copies, and there is nothing to outlive
+			*stream.w = criStream{log, stream.name}
+			continue
+		}
+		if err := s.pumpTo(c, all, stream.name); err != nil {
+			return err
+		}
+		w, err := openFd(c.fifoPath(stream.name), unix.O_RDWR)
+		if err != nil {
+			return err
+		}
+		s.files = append(s.files, w)
+		*stream.w = w
+	}
+	return nil
+}
+
+// pumpTo starts carrying one stream into the log.
+func (s *Set) pumpTo(c Config, all *criSink, stream string) error {
+	path := c.fifoPath(stream)
+	if err := makeFifo(path); err != nil {
+		return err
+	}
+	s.paths = append(s.paths, path)
+	r, err := openFd(path, unix.O_RDWR|unix.O_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	all.pumps = append(all.pumps, startPump(r, func(b []byte) { all.write(stream, b) }))
+	return nil
+}
+
+// criSink is a log file with the pumps that fill it.
+type criSink struct {
+	*criFile
+	pumps []*pump
+}
+
+func (k *criSink) finish() {
+	for _, p := range k.pumps {
+		p.finish()
+	}
+	k.close()
+}
+
+type criStream struct {
+	log    *criFile
+	stream string
+}
+
+func (w criStream) Write(p []byte) (int, error) {
+	w.log.write(w.stream, p)
+	return len(p), nil
+}
+
+func (s *Set) attach(c Config, stdinClosed bool) {
+	warn := func(uri string, err error) {
+		c.Log.Warn("cannot reopen stream", "container", c.ID, "exec", c.ExecID, "uri", uri, "error", err)
+	}
+	if t, err := parse(c.Stdin); err == nil && t.path != "" && !stdinClosed {
+		if s.hold, err = openFd(t.path, unix.O_RDWR|unix.O_NONBLOCK); err != nil {
+			warn(c.Stdin, err)
+		}
+	}
+	var logs *criSink
+	for _, stream := range []struct{ name, uri string }{{"stdout", c.Stdout}, {"stderr", c.Stderr}} {
+		t, err := parse(stream.uri)
+		if err != nil || t.path == "" || c.Terminal {
+			continue
+		}
+		switch fifo, _ := isFifo(t.path); {
+		case t.scheme == "cri":
+			if logs == nil {
+				log, err := newCRIFile(t.path, c.Log)
+				if err != nil {
+					warn(stream.uri, err)
+					continue
+				}
+				logs = &criSink{criFile: log}
+				s.sinks = append(s.sinks, logs)
+			}
+			err = s.pumpTo(c, logs, stream.name)
+		case t.scheme == "fifo" && fifo:
+			var hold *os.File
+			if hold, err = openFd(t.path, unix.O_RDWR|unix.O_NONBLOCK); err == nil {
+				s.files = append(s.files, hold)
+			}
+		case t.scheme == "binary" || t.scheme == "binary-v2":
+			s.paths = append(s.paths, c.fifoPath(stream.name)) // its program has them open and reads on
+		}
+		if err != nil {
+			warn(stream.uri, err)
+		}
+	}
+}

@@ -1,0 +1,19 @@
+//go:build !linux
+
+package stdio
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+)
+
+func (s *Set) open(ctx context.Context, c Config) error {
+	if c.Stdin+c.Stdout+c.Stderr == "" {
+		return nil
+	}
+	return fmt.Errorf("cannot open streams of a process on this system: %w", errdefs.ErrNotImplemented)
+}
+
+func (s *Set) attach(c Config, stdinClosed bool) {}
