@@ -144,11 +144,17 @@ func (p *Process) Kill(ctx context.Context, signal uint32, all bool) error {
 	return err
 }
 
-// Delete frees an ended process, after its output has arrived. For init that ends the task.
-func (p *Process) Delete(ctx context.Context) (Exit, error) {
+// Drain returns when the output of an ended process has arrived, and ends the copying. Delete does it too.
+func (p *Process) Drain() {
 	if p.streams != nil {
 		p.streams.drain()
+		p.streams = nil
 	}
+}
+
+// Delete frees an ended process, after its output has arrived. For init that ends the task.
+func (p *Process) Delete(ctx context.Context) (Exit, error) {
+	p.Drain()
 	var r *tasksapi.DeleteResponse
 	var err error
 	if p.Exec == "" {

@@ -2,31 +2,12 @@ package spec
 
 import (
 	"fmt"
-	"math"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
-
-// ParseSize reads a number of bytes as docker users write it: 64m, 1.5g, 1073741824, 2GiB. Units are powers of 1024.
-func ParseSize(s string) (int64, error) {
-	num := strings.TrimRight(strings.ToLower(strings.TrimSpace(s)), "ib")
-	shift := 0
-	if n := len(num); n > 0 {
-		if i := strings.IndexByte("kmgt", num[n-1]); i >= 0 {
-			shift, num = 10*(i+1), num[:n-1]
-		}
-	}
-	f, err := strconv.ParseFloat(num, 64)
-	v := f * float64(int64(1)<<shift)
-	if err != nil || math.IsNaN(v) || v < 0 || v >= math.MaxInt64 {
-		return 0, fmt.Errorf("%q is not a size: write a number with b, k, m, g or t, such as 512m", s)
-	}
-	return int64(v), nil
-}
 
 // volumeOptions are those a volume may name, with the mount options they become.
 var volumeOptions = map[string]string{

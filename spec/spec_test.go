@@ -105,17 +105,7 @@ func TestResolveUser(t *testing.T) {
 	}
 }
 
-func TestParse(t *testing.T) {
-	for in, want := range map[string]int64{"64m": 64 << 20, "1.5g": 3 << 29, "100": 100, "2GiB": 2 << 30, "1kb": 1024, "7B": 7} {
-		if got, err := ParseSize(in); err != nil || got != want {
-			t.Errorf("ParseSize(%q) = %d, %v; want %d", in, got, err, want)
-		}
-	}
-	for _, in := range []string{"", "m", "-1", "1x", "nan", "9e30"} {
-		if got, err := ParseSize(in); err == nil {
-			t.Errorf("ParseSize(%q) = %d, want an error", in, got)
-		}
-	}
+func TestParseVolume(t *testing.T) {
 	m, err := ParseVolume("/data:/var/data:ro")
 	if err != nil || m.Source != "/data" || m.Destination != "/var/data" || !slices.Equal(m.Options, []string{"rbind", "ro", "rprivate"}) {
 		t.Errorf("volume: %+v, %v", m, err)

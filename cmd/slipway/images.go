@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/cobra"
+
+	"github.com/slipwayd/slipway/client"
+	"github.com/slipwayd/slipway/image/reference"
+)
+
+func (a *app) pullCmd() *cobra.Command {
+	var quiet, plain, noUnpack bool
+	var platform, user string
+	cmd := &cobra.Command{
+		Use: "pull IMAGE", Short: "Fetch an image from its registry", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o := client.PullOptions{PlainHTTP: plain, NoUnpack: noUnpack}
+			if platform != "" {
+				p, err := platforms.Parse(platform)
+				if err != nil {
+					return err
+				}
+				o.Platforms, o.NoUnpack = []ocispec.Platform{p}, noUnpack || !platforms.Default().Match(p)
+			}
+			if user != "" {
+				name, secret, _ := strings.Cut(user, ":")
+				o.Credentials = func(context.Context, string) (string, string, error) { return name, secret, nil }
+			}
+			return a.with(func(c *client.Client) error {
+				img, err := a.pull(cmd.Context(), c, args[0], quiet, o)
+				if err == nil {
+					fmt.Fprintln(a.out, img.Name+"@"+img.Target.Digest.String())
+				}
+				return err
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&quiet, "quiet", "q", false, "print the image's name only")
+	f.BoolVar(&plain, "plain-http", false, "the registry speaks no TLS (loopback addresses need not say so)")
+	f.BoolVar(&noUnpack, "no-unpack", false, "fetch only, do not make root file systems")
+	f.StringVar(&platform, "platform", "", "os/arch[/variant] instead of this host's")
+	f.StringVarP(&user, "user", "u", "", "USER:PASSWORD for the registry; else the daemon's docker config is used")
+	return cmd
+}
+
+// pull fetches ref and shows how far it is.
+func (a *app) pull(ctx context.Context, c *client.Client, ref string, quiet bool, o client.PullOptions) (client.Image, error) {
+	show := newProgress(a.err, quiet)
+	o.Progress = show.update
+	img, err := c.Pull(ctx, ref, o)
+	show.finish()
+	if err != nil {
+		return img, fmt.Errorf("cannot pull %s: %w", ref, err)
+	}
+	return img, nil
+}
+
+type imageRow struct {
+	Name    string             `json:"name"`
+	Target  ocispec.Descriptor `json:"target"`
+	Created time.Time          `json:"created"`
+	Size    int64              `json:"size"` // bytes in the registry, of this host's platform; 0 when its content is not here
+	Labels  map[string]string  `json:"labels,omitempty"`
+}
+
+func (a *app) imagesCmd() *cobra.Command {
+	var f format
+	var quiet bool
+	cmd := &cobra.Command{
+		Use: "images", Aliases: []string{"image-ls"}, Short: "List images", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(func(c *client.Client) error {
+				images, err := c.Images(cmd.Context())
+				if err != nil {
+					return err
+				}
+				rows := make([]imageRow, 0, len(images))
+				for _, img := range images {
+					if quiet {
+						fmt.Fprintln(a.out, img.Name)
+						continue
+					}
+					d, err := c.Detail(cmd.Context(), img, nil)
+					if err != nil && !errdefs.IsNotFound(err) {
+						return err
+					}
+					rows = append(rows, imageRow{img.Name, img.Target, img.CreatedAt, d.Size, img.Labels})
+				}
+				if quiet {
+					return nil
+				}
+				return list(a.out, f, rows, []string{"IMAGE", "DIGEST", "CREATED", "SIZE"}, func(r imageRow) []string {
+					return []string{r.Name, r.Target.Digest.Encoded()[:12], ago(r.Created), size(r.Size)}
+				})
+			})
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print names only")
+	return cmd
+}
+
+func (a *app) rmiCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "rmi IMAGE...", Short: "Remove images; space is freed when nothing else uses it", Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(func(c *client.Client) error {
+				return a.each(args, func(name string) error {
+					img, err := findImage(cmd.Context(), c, name)
+					if err != nil {
+						return err
+					}
+					return c.DeleteImage(cmd.Context(), img.Name, true)
+				})
+			})
+		},
+	}
+}
+
+// findImage looks an image up as a user names it.
+func findImage(ctx context.Context, c *client.Client, name string) (client.Image, error) {
+	img, err := c.Image(ctx, name)
+	if !errdefs.IsNotFound(err) {
+		return img, err
+	}
+	r, perr := reference.Parse(name)
+	if perr != nil {
+		return img, perr
+	}
+	return c.Image(ctx, r.String())
+}

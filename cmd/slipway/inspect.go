@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/spf13/cobra"
+
+	"github.com/slipwayd/slipway/client"
+)
+
+func (a *app) inspectCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "inspect CONTAINER|IMAGE...", Short: "Show everything known of containers and images as JSON", Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(func(c *client.Client) error {
+				found := []any{}
+				var errs []error
+				for _, name := range args {
+					v, err := inspect(cmd, c, name)
+					if err != nil {
+						errs = append(errs, err)
+						continue
+					}
+					found = append(found, v)
+				}
+				return errors.Join(append(errs, printJSON(a.out, found))...)
+			})
+		},
+	}
+}
+
+// inspect looks for a container first, then for an image.
+func inspect(cmd *cobra.Command, c *client.Client, name string) (any, error) {
+	ctx := cmd.Context()
+	ct, err := c.Container(ctx, name)
+	if err == nil {
+		rows, err := containerRows(ctx, c, true)
+		if err != nil {
+			return nil, err
+		}
+		var row containerRow
+		for _, r := range rows {
+			if r.ID == ct.ID {
+				row = r
+			}
+		}
+		return struct {
+			containerRow
+			Runtime     string `json:"runtime"`
+			Snapshotter string `json:"snapshotter"`
+			SnapshotKey string `json:"snapshotKey"`
+			Log         string `json:"log,omitempty"`
+			Spec        any    `json:"spec"`
+		}{row, ct.Runtime, ct.Snapshotter, ct.SnapshotKey, ct.Labels[client.LabelLog], ct.Spec}, nil
+	} else if !errdefs.IsNotFound(err) && !errdefs.IsInvalidArgument(err) {
+		return nil, err
+	}
+	img, err := findImage(ctx, c, name)
+	if errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err) {
+		return nil, fmt.Errorf("no container and no image is named %q in namespace %q: %w", name, c.Namespace(), errdefs.ErrNotFound)
+	} else if err != nil {
+		return nil, err
+	}
+	d, err := c.Detail(ctx, img, nil)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return nil, err
+	}
+	return struct {
+		client.Image
+		client.ImageDetail
+	}{img, d}, nil
+}
+
+func (a *app) infoCmd() *cobra.Command {
+	var f format
+	cmd := &cobra.Command{
+		Use: "info", Short: "Show what the daemon and its host can do", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(func(c *client.Client) error {
+				i, err := c.Info(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if f == "json" {
+					return printJSON(a.out, i)
+				}
+				for _, kv := range [][2]string{
+					{"Version", i.Version}, {"Root", i.Root}, {"State", i.State}, {"Snapshotter", i.DefaultSnapshotter},
+					{"Snapshotters", strings.Join(i.Snapshotters, " ")}, {"Cgroups", i.Cgroup}, {"Kernel", i.Kernel},
+					{"Platform", i.Os + "/" + i.Architecture}, {"PID", fmt.Sprint(i.Pid)}, {"UUID", i.Uuid},
+				} {
+					fmt.Fprintf(a.out, "%-13s %s\n", kv[0]+":", kv[1])
+				}
+				for _, n := range i.Notes {
+					fmt.Fprintf(a.out, "%-13s %s\n", "Note:", n)
+				}
+				return nil
+			})
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func (a *app) versionCmd() *cobra.Command {
+	var f format
+	cmd := &cobra.Command{
+		Use: "version", Short: "Show the versions of client and daemon", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(func(c *client.Client) error {
+				daemon, revision, err := c.Version(cmd.Context())
+				if f == "json" {
+					return errors.Join(err, printJSON(a.out, map[string]string{"client": version, "daemon": daemon, "revision": revision}))
+				}
+				fmt.Fprintln(a.out, "Client:", version)
+				if err == nil {
+					fmt.Fprintln(a.out, "Daemon:", strings.TrimSpace(daemon+" "+revision))
+				}
+				return err
+			})
+		},
+	}
+	f.add(cmd)
+	return cmd
+}

@@ -1,0 +1,115 @@
+// Command slipway is the command line of Slipway: a client of the daemon's API like any other.
+//
+// It owns what a person types and sees. It imports no daemon code, and its death leaves containers running.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/containerd/errdefs"
+	"github.com/spf13/cobra"
+
+	"github.com/slipwayd/slipway/client"
+)
+
+var version = "dev" // set by the linker
+
+// exitDaemon is the exit code when the failure is Slipway's and not the container's, as docker has it.
+const exitDaemon = 125
+
+// exitCode is an error that only sets the exit code: the process in the container ended with it.
+type exitCode uint32
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", uint32(e)) }
+
+// app is what every command shares.
+type app struct {
+	address, namespace, snapshotter string
+
+	in       io.Reader
+	out, err io.Writer
+}
+
+func main() {
+	// A second Ctrl-C ends the program the hard way.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	os.Exit(execute(ctx, os.Args[1:], &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
+}
+
+// execute runs one command line and answers the exit code.
+func execute(ctx context.Context, args []string, a *app) int {
+	root := a.root()
+	root.SetArgs(args)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	err := root.ExecuteContext(ctx)
+	var code exitCode
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	case ctx.Err() != nil && errors.Is(err, context.Canceled), ctx.Err() != nil && errdefs.IsCanceled(err):
+		fmt.Fprintln(a.err, "slipway: interrupted")
+		return 130
+	case errdefs.IsUnavailable(err):
+		fmt.Fprintf(a.err, "slipway: cannot reach the daemon at %s: %v\nIs slipwayd running? Start it, or name its socket with --address or SLIPWAY_ADDRESS.\n", a.address, err)
+	default:
+		fmt.Fprintf(a.err, "slipway: %v\n", err)
+	}
+	return exitDaemon
+}
+
+func (a *app) root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "slipway", Short: "Run containers, also before their image has landed",
+		SilenceErrors: true, SilenceUsage: true, Version: version,
+	}
+	f := cmd.PersistentFlags()
+	f.StringVar(&a.address, "address", client.Address(), "daemon's socket or named pipe (SLIPWAY_ADDRESS)")
+	f.StringVarP(&a.namespace, "namespace", "n", envOr("SLIPWAY_NAMESPACE", "default"), "namespace (SLIPWAY_NAMESPACE)")
+	f.StringVar(&a.snapshotter, "snapshotter", os.Getenv("SLIPWAY_SNAPSHOTTER"), "snapshotter, the daemon's default if empty (SLIPWAY_SNAPSHOTTER)")
+	cmd.AddCommand(
+		a.pullCmd(), a.imagesCmd(), a.rmiCmd(),
+		a.runCmd(), a.execCmd(), a.psCmd(), a.logsCmd(), a.stopCmd(), a.killCmd(), a.rmCmd(),
+		a.inspectCmd(), a.infoCmd(), a.versionCmd(),
+	)
+	return cmd
+}
+
+func envOr(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+// with connects, calls fn and disconnects.
+func (a *app) with(fn func(c *client.Client) error) error {
+	c, err := client.New(a.address, client.WithNamespace(a.namespace), client.WithSnapshotter(a.snapshotter))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return fn(c)
+}
+
+// each calls fn for every name, goes on after an error, prints the names that went well and answers all errors.
+func (a *app) each(names []string, fn func(name string) error) error {
+	var errs []error
+	for _, n := range names {
+		if err := fn(n); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", n, err))
+			continue
+		}
+		fmt.Fprintln(a.out, n)
+	}
+	return errors.Join(errs...)
+}

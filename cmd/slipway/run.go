@@ -1,0 +1,291 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/go-units"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/spf13/cobra"
+
+	"github.com/slipwayd/slipway/client"
+	"github.com/slipwayd/slipway/spec"
+)
+
+// runFlags are those of `slipway run`.
+type runFlags struct {
+	interactive, tty, detach, rm, readOnly bool
+
+	name, user, workdir, memory, network, entrypoint, hostname, pull, runtime string
+	env, envFiles, volumes, labels                                            []string
+	cpus                                                                      float64
+}
+
+func (a *app) runCmd() *cobra.Command {
+	var r runFlags
+	cmd := &cobra.Command{
+		Use: "run [flags] IMAGE [COMMAND [ARG...]]", Short: "Run a command in a new container; the image is pulled when it is not here",
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(func(c *client.Client) error {
+				return a.run(cmd.Context(), c, r, cmd.Flags().Changed("entrypoint"), args)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.SetInterspersed(false) // what follows the image is the container's
+	f.BoolVarP(&r.interactive, "interactive", "i", false, "pass standard input on")
+	f.BoolVarP(&r.tty, "tty", "t", false, "give it a terminal")
+	f.BoolVarP(&r.detach, "detach", "d", false, "run in the background, print the id; output goes to `slipway logs`")
+	f.BoolVar(&r.rm, "rm", false, "delete the container when it ends")
+	f.StringVar(&r.name, "name", "", "id of the container, made up if empty")
+	f.StringArrayVarP(&r.env, "env", "e", nil, "KEY=VALUE, or KEY to pass on")
+	f.StringArrayVar(&r.envFiles, "env-file", nil, "file of KEY=VALUE lines")
+	f.StringArrayVarP(&r.volumes, "volume", "v", nil, "SOURCE:TARGET[:OPTIONS]")
+	f.StringArrayVarP(&r.labels, "label", "l", nil, "KEY=VALUE on the container's record")
+	f.StringVarP(&r.user, "user", "u", "", "USER[:GROUP], names or numbers")
+	f.StringVarP(&r.workdir, "workdir", "w", "", "working directory")
+	f.StringVarP(&r.memory, "memory", "m", "", "memory limit, such as 512m")
+	f.Float64Var(&r.cpus, "cpus", 0, "number of CPUs it may use, such as 0.5")
+	f.StringVar(&r.network, "network", "none", "none (loopback only) or host")
+	f.StringVar(&r.entrypoint, "entrypoint", "", "program to run instead of the image's entrypoint")
+	f.StringVar(&r.hostname, "hostname", "", "host name inside, the id if empty")
+	f.BoolVar(&r.readOnly, "read-only", false, "make the root file system read-only")
+	f.StringVar(&r.pull, "pull", "missing", "when to pull: always, missing or never")
+	f.StringVar(&r.runtime, "runtime", client.DefaultRuntime, "runtime name")
+	return cmd
+}
+
+func (a *app) run(ctx context.Context, c *client.Client, r runFlags, hasEntrypoint bool, args []string) error {
+	if r.detach && r.interactive {
+		return errors.New("--detach and --interactive exclude each other")
+	}
+	if r.name == "" {
+		r.name = newID()
+	}
+	img, err := a.imageForRun(ctx, c, args[0], r.pull)
+	if err != nil {
+		return err
+	}
+	opts, err := r.specOpts(ctx, c, img, hasEntrypoint, args[1:])
+	if err != nil {
+		return err
+	}
+	labels, err := keyValues(r.labels)
+	if err != nil {
+		return err
+	}
+	streams := client.Streams{Terminal: r.tty}
+	if r.detach {
+		if streams.LogURI, err = logFor(ctx, c, r.name, labels); err != nil {
+			return err
+		}
+		if r.rm {
+			labels[client.LabelAutoRemove] = "true"
+		}
+	} else {
+		streams.Stdout, streams.Stderr = a.out, a.err
+		if r.interactive {
+			streams.Stdin = a.in
+		}
+	}
+	ct, err := c.CreateContainer(ctx, client.ContainerOptions{ID: r.name, Image: img, User: r.user, Labels: labels, Runtime: r.runtime, Spec: opts})
+	if err != nil {
+		return err
+	}
+	return a.startContainer(ctx, c, ct, r, streams)
+}
+
+// startContainer runs the new container's task, in the background or until its end.
+func (a *app) startContainer(ctx context.Context, c *client.Client, ct *client.Container, r runFlags, s client.Streams) error {
+	cleanup := context.WithoutCancel(ctx) // an interrupt must not leave half of a container
+	task, err := ct.NewTask(ctx, s)
+	if err != nil {
+		return errors.Join(err, remove(cleanup, c, ct.ID, true))
+	}
+	if r.detach {
+		if err := task.Start(ctx); err != nil {
+			return errors.Join(err, remove(cleanup, c, ct.ID, true))
+		}
+		fmt.Fprintln(a.out, ct.ID)
+		return nil
+	}
+	exit, err := a.foreground(ctx, &task.Process, s)
+	if err != nil {
+		return errors.Join(err, remove(cleanup, c, ct.ID, true))
+	}
+	if r.rm {
+		if _, err := task.Delete(cleanup); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+		if err := ct.Delete(cleanup); err != nil {
+			return err
+		}
+	}
+	if exit.Code != 0 {
+		return exitCode(exit.Code)
+	}
+	return nil
+}
+
+func (a *app) imageForRun(ctx context.Context, c *client.Client, ref, policy string) (client.Image, error) {
+	switch policy {
+	case "always", "missing", "never":
+	default:
+		return client.Image{}, fmt.Errorf("--pull %q is none of always, missing, never", policy)
+	}
+	if policy != "always" {
+		img, err := findImage(ctx, c, ref)
+		if err == nil || !errdefs.IsNotFound(err) || policy == "never" {
+			return img, err
+		}
+	}
+	return a.pull(ctx, c, ref, false, client.PullOptions{})
+}
+
+// specOpts turns flags into options of the document.
+func (r runFlags) specOpts(ctx context.Context, c *client.Client, img client.Image, hasEntrypoint bool, args []string) ([]spec.Opt, error) {
+	hostname := r.hostname
+	if hostname == "" {
+		hostname = r.name[:min(len(r.name), 63)]
+	}
+	env, err := r.environment()
+	if err != nil {
+		return nil, err
+	}
+	opts := []spec.Opt{spec.Hostname(hostname), spec.Env(env...)}
+	add := func(o spec.Opt) { opts = append(opts, o) }
+	if hasEntrypoint || len(args) > 0 {
+		argv, err := r.argv(ctx, c, img, hasEntrypoint, args)
+		if err != nil {
+			return nil, err
+		}
+		add(spec.Args(argv...))
+	}
+	if r.tty {
+		add(spec.Terminal())
+	}
+	if r.workdir != "" {
+		add(spec.Cwd(r.workdir))
+	}
+	if r.readOnly {
+		add(spec.ReadOnly())
+	}
+	if r.memory != "" {
+		n, err := units.RAMInBytes(r.memory)
+		if err != nil {
+			return nil, fmt.Errorf("--memory: %w", err)
+		}
+		add(spec.Memory(n))
+	}
+	if r.cpus != 0 {
+		add(spec.CPUs(r.cpus))
+	}
+	for _, v := range r.volumes {
+		m, err := spec.ParseVolume(v)
+		if err != nil {
+			return nil, err
+		}
+		add(spec.Mounts(m))
+	}
+	switch r.network {
+	case "none":
+	case "host":
+		add(spec.HostNetwork(hostFiles()...))
+	default:
+		return nil, fmt.Errorf("--network %q is neither none nor host", r.network)
+	}
+	add(spec.DefaultSeccomp()) // last: it depends on the capabilities
+	return opts, nil
+}
+
+// argv is the entrypoint, the flag's or the image's, and then the arguments, or the image's command when none are given.
+func (r runFlags) argv(ctx context.Context, c *client.Client, img client.Image, hasEntrypoint bool, args []string) ([]string, error) {
+	if hasEntrypoint {
+		if r.entrypoint == "" {
+			return args, nil
+		}
+		return append([]string{r.entrypoint}, args...), nil
+	}
+	d, err := c.Detail(ctx, img, nil)
+	if err != nil {
+		return nil, err
+	}
+	return append(d.Config.Config.Entrypoint, args...), nil
+}
+
+func (r runFlags) environment() ([]string, error) {
+	var env []string
+	for _, file := range r.envFiles {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("--env-file: %w", err)
+		}
+		for line := range strings.Lines(string(b)) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+				env = append(env, line)
+			}
+		}
+	}
+	env = append(env, r.env...)
+	for i, e := range env {
+		if !strings.Contains(e, "=") {
+			if v, ok := os.LookupEnv(e); ok {
+				env[i] = e + "=" + v
+			}
+		}
+	}
+	return env, nil
+}
+
+// hostFiles are the host's own resolver and names, for a container in the host's network.
+func hostFiles() []specs.Mount {
+	var mounts []specs.Mount
+	for _, f := range []string{"/etc/resolv.conf", "/etc/hosts"} {
+		if _, err := os.Stat(f); err == nil && runtime.GOOS == "linux" {
+			mounts = append(mounts, specs.Mount{Type: "bind", Source: f, Destination: f, Options: []string{"rbind", "ro"}})
+		}
+	}
+	return mounts
+}
+
+// logFor chooses the file of a container's output below the daemon's root and notes it in the labels.
+func logFor(ctx context.Context, c *client.Client, id string, labels map[string]string) (string, error) {
+	info, err := c.Info(ctx)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(info.Root, "logs", c.Namespace())
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("cannot make the directory of logs: %w", err)
+	}
+	labels[client.LabelLog] = filepath.Join(dir, id+".log")
+	return "file://" + filepath.ToSlash(labels[client.LabelLog]) + "?format=cri", nil
+}
+
+func keyValues(in []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, kv := range in {
+		k, v, _ := strings.Cut(kv, "=")
+		if k == "" {
+			return nil, fmt.Errorf("label %q has no key", kv)
+		}
+		out[k] = v
+	}
+	return out, nil
+}
+
+// newID makes up an id of 12 hexadecimal digits.
+func newID() string {
+	var b [6]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
