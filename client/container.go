@@ -58,8 +58,8 @@ type Container struct {
 // ContainerOptions says what CreateContainer makes.
 type ContainerOptions struct {
 	ID      string
-	Image   Image
-	User    string // "user", "uid", "user:group"; the image's when empty
+	Image   ImageDetail // see Client.Detail
+	User    string      // "user", "uid", "user:group"; the image's when empty
 	Labels  map[string]string
 	Runtime string     // DefaultRuntime when empty
 	Spec    []spec.Opt // applied after the image's config
@@ -68,20 +68,16 @@ type ContainerOptions struct {
 // CreateContainer makes a writable snapshot of the image and a container record on it. Nothing is left after an error.
 // AlreadyExists when the id is in use; NotFound when the image is not unpacked.
 func (c *Client) CreateContainer(ctx context.Context, o ContainerOptions) (_ *Container, err error) {
-	detail, err := c.Detail(ctx, o.Image, nil)
-	if err != nil {
-		return nil, err
-	}
 	snapshotter, err := c.Snapshotter(ctx)
 	if err != nil {
 		return nil, err
 	}
-	prepared, err := c.snapshots.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{Snapshotter: snapshotter, Key: o.ID, Parent: detail.ChainID.String()})
+	prepared, err := c.snapshots.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{Snapshotter: snapshotter, Key: o.ID, Parent: o.Image.ChainID.String()})
 	switch {
 	case errdefs.IsAlreadyExists(err):
 		return nil, fmt.Errorf("a container or snapshot named %q is there already; remove it or choose another name: %w", o.ID, err)
 	case errdefs.IsNotFound(err):
-		return nil, fmt.Errorf("image %s is not unpacked for %s; pull it again: %w", o.Image.Name, snapshotter, err)
+		return nil, fmt.Errorf("image %s is not unpacked for %s; pull it again: %w", o.Image.Image.Name, snapshotter, err)
 	case err != nil:
 		return nil, fmt.Errorf("cannot make a root file system for %s: %w", o.ID, err)
 	}
@@ -90,11 +86,11 @@ func (c *Client) CreateContainer(ctx context.Context, o ContainerOptions) (_ *Co
 			err = errors.Join(err, c.removeSnapshot(context.WithoutCancel(ctx), snapshotter, o.ID))
 		}
 	}()
-	doc, err := c.buildSpec(detail, o, prepared.Mounts)
+	doc, err := c.buildSpec(o, prepared.Mounts)
 	if err != nil {
 		return nil, err
 	}
-	record, err := recordOf(o, snapshotter, doc, detail)
+	record, err := recordOf(o, snapshotter, doc)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +101,7 @@ func (c *Client) CreateContainer(ctx context.Context, o ContainerOptions) (_ *Co
 	return c.fromWire(r.Container), nil
 }
 
-func recordOf(o ContainerOptions, snapshotter string, doc *specs.Spec, d ImageDetail) (*containersapi.Container, error) {
+func recordOf(o ContainerOptions, snapshotter string, doc *specs.Spec) (*containersapi.Container, error) {
 	b, err := json.Marshal(doc)
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode the spec of %s: %w", o.ID, err)
@@ -114,7 +110,7 @@ func recordOf(o ContainerOptions, snapshotter string, doc *specs.Spec, d ImageDe
 	if labels == nil {
 		labels = map[string]string{}
 	}
-	if s := d.Config.Config.StopSignal; s != "" {
+	if s := o.Image.Config.Config.StopSignal; s != "" {
 		labels[LabelStopSignal] = s
 	}
 	runtime := o.Runtime
@@ -122,7 +118,7 @@ func recordOf(o ContainerOptions, snapshotter string, doc *specs.Spec, d ImageDe
 		runtime = DefaultRuntime
 	}
 	return &containersapi.Container{
-		ID: o.ID, Image: o.Image.Name, Labels: labels,
+		ID: o.ID, Image: o.Image.Image.Name, Labels: labels,
 		Runtime:     &containersapi.Container_Runtime{Name: runtime},
 		Spec:        &anypb.Any{TypeUrl: specURL, Value: b},
 		Snapshotter: snapshotter, SnapshotKey: o.ID,
@@ -130,10 +126,11 @@ func recordOf(o ContainerOptions, snapshotter string, doc *specs.Spec, d ImageDe
 }
 
 // buildSpec makes the document. The image's files are mounted for a moment only where its user has to be looked up.
-func (c *Client) buildSpec(d ImageDetail, o ContainerOptions, mounts []*types.Mount) (*specs.Spec, error) {
+func (c *Client) buildSpec(o ContainerOptions, mounts []*types.Mount) (*specs.Spec, error) {
+	config := o.Image.Config
 	asked := o.User
 	if asked == "" {
-		asked = d.Config.Config.User
+		asked = config.Config.User
 	}
 	var user specs.User
 	resolve := func(root string) (err error) {
@@ -151,7 +148,7 @@ func (c *Client) buildSpec(d ImageDetail, o ContainerOptions, mounts []*types.Mo
 	}
 	var err error
 	switch {
-	case d.Config.OS == "windows":
+	case config.OS == "windows":
 		user.Username = asked
 	case spec.NeedsFiles(asked):
 		err = mount.Temp("", mountsFromWire(mounts), resolve)
@@ -161,8 +158,8 @@ func (c *Client) buildSpec(d ImageDetail, o ContainerOptions, mounts []*types.Mo
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the spec of %s: %w", o.ID, err)
 	}
-	opts := []spec.Opt{spec.Image(d.Config.Config), spec.User(user), spec.CgroupsPath("/slipway/" + c.namespace + "/" + o.ID)}
-	return spec.New(d.Config.OS, append(opts, o.Spec...)...)
+	opts := []spec.Opt{spec.Image(config.Config), spec.User(user), spec.CgroupsPath("/slipway/" + c.namespace + "/" + o.ID)}
+	return spec.New(config.OS, append(opts, o.Spec...)...)
 }
 
 // Container loads a record; NotFound when there is none.

@@ -29,6 +29,7 @@ type Image struct {
 
 // ImageDetail is an image resolved for one platform.
 type ImageDetail struct {
+	Image    Image
 	Manifest ocispec.Descriptor
 	Layers   []ocispec.Descriptor
 	Config   ocispec.Image
@@ -75,7 +76,7 @@ func (c *Client) Detail(ctx context.Context, img Image, platform platforms.Match
 	if err != nil {
 		return ImageDetail{}, fmt.Errorf("cannot read image %s: %w", img.Name, err)
 	}
-	d := ImageDetail{Manifest: desc}
+	d := ImageDetail{Image: img, Manifest: desc}
 	var m ocispec.Manifest
 	if err := c.readJSON(ctx, desc, &m); err != nil {
 		return d, fmt.Errorf("cannot read the manifest of image %s: %w", img.Name, err)

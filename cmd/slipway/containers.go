@@ -146,7 +146,7 @@ func stop(ctx context.Context, c *client.Client, id string, grace time.Duration)
 			return err
 		}
 	}
-	return fmt.Errorf("it does not die, even of SIGKILL: a process in it may hang in the kernel (see /proc/%d/stack): %w", task.Pid, errdefs.ErrDeadlineExceeded)
+	return fmt.Errorf("it does not die, even of SIGKILL: a process in it may hang in the kernel (see /proc/%d/stack): %w", task.Pid, context.DeadlineExceeded)
 }
 
 // running answers a container and its task; a nil task when it has none or it has ended.

@@ -127,13 +127,12 @@ func (a *app) rmiCmd() *cobra.Command {
 
 // findImage looks an image up as a user names it.
 func findImage(ctx context.Context, c *client.Client, name string) (client.Image, error) {
-	img, err := c.Image(ctx, name)
-	if !errdefs.IsNotFound(err) {
-		return img, err
+	r, err := reference.Parse(name)
+	if err == nil {
+		img, err := c.Image(ctx, r.String())
+		if !errdefs.IsNotFound(err) || r.String() == name {
+			return img, err
+		}
 	}
-	r, perr := reference.Parse(name)
-	if perr != nil {
-		return img, perr
-	}
-	return c.Image(ctx, r.String())
+	return c.Image(ctx, name) // other clients may use names of other forms
 }

@@ -68,10 +68,8 @@ func inspect(cmd *cobra.Command, c *client.Client, name string) (any, error) {
 	if err != nil && !errdefs.IsNotFound(err) {
 		return nil, err
 	}
-	return struct {
-		client.Image
-		client.ImageDetail
-	}{img, d}, nil
+	d.Image = img
+	return d, nil
 }
 
 func (a *app) infoCmd() *cobra.Command {

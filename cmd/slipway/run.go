@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -75,7 +76,11 @@ func (a *app) run(ctx context.Context, c *client.Client, r runFlags, hasEntrypoi
 	if err != nil {
 		return err
 	}
-	opts, err := r.specOpts(ctx, c, img, hasEntrypoint, args[1:])
+	detail, err := c.Detail(ctx, img, nil)
+	if err != nil {
+		return err
+	}
+	opts, err := r.specOpts(detail, hasEntrypoint, args[1:])
 	if err != nil {
 		return err
 	}
@@ -97,7 +102,7 @@ func (a *app) run(ctx context.Context, c *client.Client, r runFlags, hasEntrypoi
 			streams.Stdin = a.in
 		}
 	}
-	ct, err := c.CreateContainer(ctx, client.ContainerOptions{ID: r.name, Image: img, User: r.user, Labels: labels, Runtime: r.runtime, Spec: opts})
+	ct, err := c.CreateContainer(ctx, client.ContainerOptions{ID: r.name, Image: detail, User: r.user, Labels: labels, Runtime: r.runtime, Spec: opts})
 	if err != nil {
 		return err
 	}
@@ -152,7 +157,7 @@ func (a *app) imageForRun(ctx context.Context, c *client.Client, ref, policy str
 }
 
 // specOpts turns flags into options of the document.
-func (r runFlags) specOpts(ctx context.Context, c *client.Client, img client.Image, hasEntrypoint bool, args []string) ([]spec.Opt, error) {
+func (r runFlags) specOpts(img client.ImageDetail, hasEntrypoint bool, args []string) ([]spec.Opt, error) {
 	hostname := r.hostname
 	if hostname == "" {
 		hostname = r.name[:min(len(r.name), 63)]
@@ -164,11 +169,7 @@ func (r runFlags) specOpts(ctx context.Context, c *client.Client, img client.Ima
 	opts := []spec.Opt{spec.Hostname(hostname), spec.Env(env...)}
 	add := func(o spec.Opt) { opts = append(opts, o) }
 	if hasEntrypoint || len(args) > 0 {
-		argv, err := r.argv(ctx, c, img, hasEntrypoint, args)
-		if err != nil {
-			return nil, err
-		}
-		add(spec.Args(argv...))
+		add(spec.Args(r.argv(img, hasEntrypoint, args)...))
 	}
 	if r.tty {
 		add(spec.Terminal())
@@ -207,19 +208,16 @@ func (r runFlags) specOpts(ctx context.Context, c *client.Client, img client.Ima
 	return opts, nil
 }
 
-// argv is the entrypoint, the flag's or the image's, and then the arguments, or the image's command when none are given.
-func (r runFlags) argv(ctx context.Context, c *client.Client, img client.Image, hasEntrypoint bool, args []string) ([]string, error) {
-	if hasEntrypoint {
-		if r.entrypoint == "" {
-			return args, nil
-		}
-		return append([]string{r.entrypoint}, args...), nil
+// argv is the entrypoint, the flag's or the image's, and then the arguments.
+func (r runFlags) argv(img client.ImageDetail, hasEntrypoint bool, args []string) []string {
+	switch {
+	case !hasEntrypoint:
+		return append(slices.Clone(img.Config.Config.Entrypoint), args...)
+	case r.entrypoint == "":
+		return args
+	default:
+		return append([]string{r.entrypoint}, args...)
 	}
-	d, err := c.Detail(ctx, img, nil)
-	if err != nil {
-		return nil, err
-	}
-	return append(d.Config.Config.Entrypoint, args...), nil
 }
 
 func (r runFlags) environment() ([]string, error) {
