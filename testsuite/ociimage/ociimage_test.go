@@ -1,0 +1,148 @@
+package ociimage_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"io"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/slipwayd/slipway/testsuite/ociimage"
+)
+
+func build(t *testing.T, img ociimage.Image) (*ociimage.Built, ocispec.Manifest, ocispec.Image) {
+	t.Helper()
+	built, err := img.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var manifest ocispec.Manifest
+	if err := json.Unmarshal(built.Bytes(built.Root), &manifest); err != nil {
+		t.Fatal(err)
+	}
+	var config ocispec.Image
+	if err := json.Unmarshal(built.Bytes(manifest.Config), &config); err != nil {
+		t.Fatal(err)
+	}
+	return built, manifest, config
+}
+
+func unpack(t *testing.T, data []byte, c ociimage.Compression) []byte {
+	t.Helper()
+	r := io.Reader(bytes.NewReader(data))
+	var err error
+	switch c {
+	case ociimage.Gzip:
+		r, err = gzip.NewReader(r)
+	case ociimage.Zstd:
+		r, err = zstd.NewReader(r)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func TestLayers(t *testing.T) {
+	for _, c := range []struct {
+		format      ociimage.Format
+		compression ociimage.Compression
+		mediaType   string
+	}{
+		{ociimage.OCI, ociimage.Gzip, ocispec.MediaTypeImageLayerGzip},
+		{ociimage.OCI, ociimage.Zstd, ocispec.MediaTypeImageLayerZstd},
+		{ociimage.OCI, ociimage.None, ocispec.MediaTypeImageLayer},
+		{ociimage.Docker, ociimage.Gzip, "application/vnd.docker.image.rootfs.diff.tar.gzip"},
+		{ociimage.Docker, ociimage.Zstd, "application/vnd.docker.image.rootfs.diff.tar.zstd"},
+		{ociimage.Docker, ociimage.None, "application/vnd.docker.image.rootfs.diff.tar"},
+	} {
+		img := ociimage.Image{Format: c.format, Layers: []ociimage.Layer{{Compression: c.compression, Files: []ociimage.File{
+			ociimage.Dir("d", 0o755), ociimage.Regular("d/f", 0o4755, "body"), ociimage.Whiteout("d/gone"), ociimage.Opaque("d"),
+		}}}}
+		built, manifest, config := build(t, img)
+		again, _, _ := build(t, img)
+		if built.Root.Digest != again.Root.Digest {
+			t.Errorf("%s: two builds differ", c.mediaType)
+		}
+		if manifest.Layers[0].MediaType != c.mediaType {
+			t.Errorf("media type %s, want %s", manifest.Layers[0].MediaType, c.mediaType)
+		}
+		raw := unpack(t, built.Bytes(manifest.Layers[0]), c.compression)
+		if config.RootFS.DiffIDs[0] != digest.FromBytes(raw) {
+			t.Errorf("%s: diff id is not that of the tar", c.mediaType)
+		}
+		var names []string
+		tr := tar.NewReader(bytes.NewReader(raw))
+		for h, err := tr.Next(); err != io.EOF; h, err = tr.Next() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, h.Name)
+		}
+		if want := []string{"d/", "d/f", "d/.wh.gone", "d/.wh..wh..opq"}; len(names) != 4 || names[2] != want[2] || names[3] != want[3] {
+			t.Errorf("entries %q, want %q", names, want)
+		}
+	}
+}
+
+func TestLayout(t *testing.T) {
+	built, _, _ := build(t, ociimage.Image{Layers: []ociimage.Layer{{Files: []ociimage.File{ociimage.Regular("f", 0o644, "x")}}}})
+	var buf bytes.Buffer
+	if err := built.WriteLayout(&buf, "localhost:5000/a/b:v1"); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{}
+	tr := tar.NewReader(&buf)
+	for h, err := tr.Next(); err != io.EOF; h, err = tr.Next() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(tr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[h.Name] = data
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(files["index.json"], &index); err != nil {
+		t.Fatal(err)
+	}
+	if got := index.Manifests[0].Annotations[ocispec.AnnotationRefName]; got != "v1" {
+		t.Errorf("tag %q", got)
+	}
+	for dgst, b := range built.Blobs {
+		if !bytes.Equal(files["blobs/sha256/"+dgst.Encoded()], b.Data) {
+			t.Errorf("blob %s is not in the layout", dgst)
+		}
+	}
+}
+
+func TestBusybox(t *testing.T) {
+	img, err := ociimage.Busybox()
+	if err != nil {
+		t.Skip(err)
+	}
+	built, _, config := build(t, img)
+	if config.Config.Cmd[0] != "sh" || config.OS != "linux" {
+		t.Errorf("config %+v", config)
+	}
+	links := map[string]string{}
+	tr := tar.NewReader(bytes.NewReader(unpack(t, built.Bytes(built.Layers[0]), ociimage.Gzip)))
+	for h, err := tr.Next(); err == nil; h, err = tr.Next() {
+		links[h.Name] = h.Linkname
+	}
+	for _, name := range []string{"bin/sh", "bin/true", "bin/echo"} {
+		if links[name] != "bin/busybox" {
+			t.Errorf("%s links to %q", name, links[name])
+		}
+	}
+}
