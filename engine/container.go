@@ -50,6 +50,11 @@ func (e *Engine) DeleteContainer(ctx context.Context, ns, id string) error {
 	if err := CheckIdentifier(id); err != nil {
 		return err
 	}
+	unlock, err := e.locks.lock(ctx, taskKey(ns, id))
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	switch _, err := e.tasks.State(ctx, ns, id, ""); {
 	case err == nil:
 		return fmt.Errorf("container %s has a task, delete that first: %w", id, errdefs.ErrFailedPrecondition)

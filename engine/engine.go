@@ -20,6 +20,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/slipwayd/slipway/content"
+	"github.com/slipwayd/slipway/image/registry"
 	"github.com/slipwayd/slipway/internal/opaque"
 	"github.com/slipwayd/slipway/metadata"
 	"github.com/slipwayd/slipway/shim"
@@ -59,8 +60,9 @@ type Parts struct {
 	Drivers       map[string]storage.Driver // by snapshotter name
 	DefaultDriver string
 	Tasks         Tasks
-	Root          string // persistent files
-	State         string // files that end with a reboot
+	Registry      *registry.Client // nil for one with defaults
+	Root          string           // persistent files
+	State         string           // files that end with a reboot
 	Log           *slog.Logger
 	GCDelay       time.Duration // from the last deletion to collection, 0 for a second
 	GCInterval    time.Duration // between looks for what has expired, 0 for an hour
@@ -84,6 +86,7 @@ type Engine struct {
 	drivers       map[string]storage.Driver
 	defaultDriver string
 	tasks         Tasks
+	registry      *registry.Client // transfer.go
 	root, state   string
 	log           *slog.Logger
 
@@ -118,6 +121,9 @@ func New(p Parts) (*Engine, error) {
 		root: p.Root, state: p.State, log: p.Log,
 		events: newBroker(p.EventField),
 	}
+	if e.registry = p.Registry; e.registry == nil {
+		e.registry = registry.New(registry.Config{})
+	}
 	e.life, e.stop = context.WithCancel(context.Background())
 	e.trash = newTrash(e)
 	e.gc = newGC(e, cmp.Or(p.GCDelay, time.Second), cmp.Or(p.GCInterval, time.Hour))
@@ -139,7 +145,7 @@ func (e *Engine) Close() error {
 	e.stop()
 	e.events.close()
 	e.bg.Wait()
-	return errors.Join(e.tasks.Close(), e.db.Close())
+	return errors.Join(e.tasks.Close(), e.registry.Close(), e.db.Close())
 }
 
 // background runs fn until Close; fn returns soon after its ctx ends.

@@ -24,9 +24,13 @@ func (e *Engine) restore(ctx context.Context) error {
 		return fmt.Errorf("cannot reconcile ingests: %w", err)
 	}
 	e.background(e.sweepBlobs)
+	if err := e.removeCheckpoints(); err != nil {
+		return err
+	}
 	if err := e.tasks.Restore(ctx); err != nil {
 		return fmt.Errorf("cannot find the tasks again: %w", err)
 	}
+	e.background(e.restoreAutoRemove)
 	return nil
 }
 

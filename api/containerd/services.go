@@ -19,4 +19,5 @@ var services = []func(grpc.ServiceRegistrar, *engine.Engine, Options){
 	registerIntrospection,
 	registerEvents,
 	registerMounts,
+	registerTasks,
 }

@@ -9,6 +9,7 @@ import (
 	streamingapi "github.com/containerd/containerd/api/services/streaming/v1"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
@@ -21,10 +22,10 @@ const (
 	streamUnused   = 5 * time.Minute  // from the acknowledgement to the call that names the stream
 )
 
-// Streams is the Streaming service: a client opens a stream under an id of its choice, then names that id in another call
+// streamTable is the Streaming service: a client opens a stream under an id of its choice, then names that id in another call
 // (Transfer: progress, credentials, the bytes of an archive), which claims it. A stream is claimed once and ends when
 // the claimer closes it or the client goes away.
-type Streams struct {
+type streamTable struct {
 	streamingapi.UnimplementedStreamingServer
 
 	mu   sync.Mutex
@@ -33,8 +34,11 @@ type Streams struct {
 
 type streamKey struct{ namespace, id string }
 
-// NewStreams makes an empty table.
-func NewStreams() *Streams { return &Streams{open: map[streamKey]*stream{}} }
+func newStreamTable() *streamTable { return &streamTable{open: map[streamKey]*stream{}} }
+
+func registerStreaming(r grpc.ServiceRegistrar, t *streamTable) {
+	streamingapi.RegisterStreamingServer(r, t)
+}
 
 // stream is the server's end. One goroutine may send while another receives.
 type stream struct {
@@ -46,8 +50,8 @@ type stream struct {
 }
 
 // Stream serves one client stream: init, acknowledgement, then whatever the claimer does with it.
-func (t *Streams) Stream(srv streamingapi.Streaming_StreamServer) error {
-	ns, err := requireNamespace(srv.Context())
+func (t *streamTable) Stream(srv streamingapi.Streaming_StreamServer) error {
+	sc, err := scope(srv.Context())
 	if err != nil {
 		return err
 	}
@@ -56,7 +60,7 @@ func (t *Streams) Stream(srv streamingapi.Streaming_StreamServer) error {
 		return err
 	}
 	s := &stream{srv: srv, taken: make(chan struct{}), closed: make(chan struct{})}
-	key := streamKey{ns, id}
+	key := streamKey{sc.Namespace, id}
 	if err := t.register(key, s); err != nil {
 		return err
 	}
@@ -111,7 +115,7 @@ func receiveInit(srv streamingapi.Streaming_StreamServer) (string, error) {
 	}
 }
 
-func (t *Streams) register(key streamKey, s *stream) error {
+func (t *streamTable) register(key streamKey, s *stream) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, ok := t.open[key]; ok {
@@ -124,7 +128,7 @@ func (t *Streams) register(key streamKey, s *stream) error {
 	return nil
 }
 
-func (t *Streams) forget(key streamKey, s *stream) {
+func (t *streamTable) forget(key streamKey, s *stream) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.open[key] == s {
@@ -133,7 +137,7 @@ func (t *Streams) forget(key streamKey, s *stream) {
 }
 
 // claim hands the stream to the caller, who closes it. NotFound when the client opened none with that id.
-func (t *Streams) claim(namespace, id string) (*stream, error) {
+func (t *streamTable) claim(namespace, id string) (*stream, error) {
 	key := streamKey{namespace, id}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,0 +1,109 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/slipwayd/slipway/metadata"
+	"github.com/slipwayd/slipway/shim"
+)
+
+// LabelAutoRemove, when "true" on a container, makes the daemon delete the container when its init has exited, together
+// with its task, snapshot and logs. That also happens when the exit came while no daemon was there to see it.
+const LabelAutoRemove = "slipway.io/auto-remove"
+
+// LogDir is where a client may keep a container's output if it wants it to go with the container.
+func (e *Engine) LogDir(namespace, id string) string {
+	return filepath.Join(e.root, "logs", namespace, id)
+}
+
+// TaskEvent publishes what a shim tells of a task, and acts on it.
+func (e *Engine) TaskEvent(ctx context.Context, ev Event) error {
+	if err := e.Publish(ctx, ev); err != nil {
+		return err
+	}
+	if ev.Topic != "/tasks/exit" {
+		return nil
+	}
+	id, _ := e.events.field(ev.Payload, []string{"container_id"})
+	process, _ := e.events.field(ev.Payload, []string{"id"})
+	if id == "" || process != "" && process != id {
+		return nil // an executed process
+	}
+	// The shim waits for this call to return before it serves the deletion.
+	e.background(func(ctx context.Context) { e.autoRemove(ctx, ev.Namespace, id) })
+	return nil
+}
+
+// autoRemove deletes a container whose init has exited, when its label says so.
+func (e *Engine) autoRemove(ctx context.Context, ns, id string) {
+	c, err := e.GetContainer(ctx, ns, id)
+	if err != nil || c.Labels[LabelAutoRemove] != "true" {
+		return
+	}
+	if err := e.removeContainer(ctx, ns, c); err != nil && ctx.Err() == nil && !errdefs.IsNotFound(err) {
+		e.log.Warn("cannot remove a container that has exited, will try again at the next start", "namespace", ns, "container", id, "err", err)
+	}
+}
+
+// removeContainer deletes a container with all that is its own, in one transaction. FailedPrecondition while its task runs.
+func (e *Engine) removeContainer(ctx context.Context, ns string, c metadata.Container) error {
+	unlock, err := e.locks.lock(ctx, taskKey(ns, c.ID))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := e.tasks.Delete(ctx, ns, c.ID, ""); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("cannot delete the task: %w", err)
+	}
+	var snapshot *metadata.Snapshot
+	err = e.db.Update(ctx, func(tx *metadata.Tx) error {
+		snapshot = nil
+		if c.SnapshotKey != "" {
+			s, err := tx.Snapshots(ns, c.Snapshotter).Remove(c.SnapshotKey)
+			switch {
+			case err == nil:
+				snapshot = &s
+			case !errdefs.IsNotFound(err):
+				return err
+			}
+		}
+		return tx.Containers(ns).Delete(c.ID)
+	})
+	if err != nil {
+		return err
+	}
+	if snapshot != nil {
+		e.trash.put(c.Snapshotter, snapshot.LayerID)
+		e.publish(ns, "/snapshot/remove", SnapshotRemove{Key: c.SnapshotKey, Snapshotter: c.Snapshotter})
+	}
+	e.publish(ns, "/containers/delete", ContainerDelete{ID: c.ID})
+	e.gc.schedule()
+	return os.RemoveAll(e.LogDir(ns, c.ID))
+}
+
+// restoreAutoRemove removes the containers whose init ended while no daemon was there, or whose removal was cut short.
+func (e *Engine) restoreAutoRemove(ctx context.Context) {
+	namespaces, err := e.ListNamespaces(ctx)
+	if err != nil {
+		e.log.Warn("cannot look for containers to remove", "err", err)
+		return
+	}
+	for _, ns := range namespaces {
+		marked, err := e.ListContainers(ctx, ns.Name, fmt.Sprintf("labels.%q==true", LabelAutoRemove))
+		if err != nil {
+			e.log.Warn("cannot look for containers to remove", "namespace", ns.Name, "err", err)
+			continue
+		}
+		for _, c := range marked {
+			st, err := e.tasks.State(ctx, ns.Name, c.ID, "")
+			if errdefs.IsNotFound(err) || err == nil && st.Status == shim.Stopped {
+				e.autoRemove(ctx, ns.Name, c.ID)
+			}
+		}
+	}
+}
