@@ -44,6 +44,7 @@ var allowed = map[string][]string{
 	"client":                {"api", "spec", "image/reference", "storage", "internal"},
 	"cmd":                   {"*"},
 	"testsuite":             {"content", "storage", "platform", "internal", "metadata"},
+	"testsuite/bench":       {"client", "spec"},
 	"ci":                    {},
 }
 
