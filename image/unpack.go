@@ -1,0 +1,349 @@
+package image
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/slipwayd/slipway/content"
+)
+
+// Unpack makes snapshots of an image whose blobs are in the store, and labels its config so that it holds them. Layers whose
+// snapshots are there are left alone. NotFound when a blob is not here or the image has nothing for the platform.
+func Unpack(ctx context.Context, o UnpackOptions) (Result, error) {
+	limits := o.Limits.withDefaults()
+	desc, m, err := Manifest(ctx, o.Store, o.Target, o.Platform)
+	if err != nil {
+		return Result{}, fmt.Errorf("cannot unpack %s: %w", o.Name, err)
+	}
+	img, err := readConfig(ctx, o.Store, m.Config, limits.Config)
+	if err != nil {
+		return Result{}, fmt.Errorf("cannot unpack %s: %w", o.Name, err)
+	}
+	u := &unpacker{store: o.Store, layers: o.Layers, limits: limits, name: o.Name}
+	report := &reporter{fn: o.Progress}
+	u.fetch = func(ctx context.Context, d ocispec.Descriptor, to *pipe) error {
+		if to == nil {
+			return nil
+		}
+		return sendBlob(ctx, o.Store, d, to, u.part(d))
+	}
+	u.part = func(d ocispec.Descriptor) *part { return report.part(refKey(d), desc.Digest, d) }
+	chain, err := u.unpack(ctx, m.Config, img, m.Layers)
+	if err != nil {
+		return Result{}, fmt.Errorf("cannot unpack %s: %w", o.Name, err)
+	}
+	return Result{Name: o.Name, Target: o.Target, Manifest: desc, ChainID: chain}, nil
+}
+
+// unpacker turns the layers of one manifest into snapshots.
+type unpacker struct {
+	store  Store
+	layers Layers
+	limits Limits
+	name   string
+	// fetch brings the blob into the store if it is not there. When to is not nil it also sends all bytes of the blob there;
+	// the caller ends the pipe.
+	fetch func(ctx context.Context, d ocispec.Descriptor, to *pipe) error
+	part  func(d ocispec.Descriptor) *part
+}
+
+// unpack answers the chain ID of all layers.
+func (u *unpacker) unpack(ctx context.Context, config ocispec.Descriptor, img ocispec.Image, descs []ocispec.Descriptor) (digest.Digest, error) {
+	steps, err := u.steps(config, img, descs)
+	if err != nil {
+		return "", err
+	}
+	have, err := u.have(ctx, steps)
+	if err != nil {
+		return "", err
+	}
+	if err := u.run(ctx, steps, have); err != nil {
+		return "", err
+	}
+	if len(steps) == 0 {
+		return "", nil
+	}
+	chain := steps[len(steps)-1].Chain
+	label := "containerd.io/gc.ref.snapshot." + u.layers.Driver()
+	if err := u.store.SetLabels(ctx, config.Digest, map[string]string{label: chain.String()}); err != nil {
+		return "", fmt.Errorf("cannot label config %s: %w", config.Digest, err)
+	}
+	return chain, nil
+}
+
+// steps checks that the image can be unpacked and computes its chain.
+func (u *unpacker) steps(config ocispec.Descriptor, img ocispec.Image, descs []ocispec.Descriptor) ([]Layer, error) {
+	if len(descs) > u.limits.Layers {
+		return nil, fmt.Errorf("the image has %d layers, more than the %d allowed: %w", len(descs), u.limits.Layers, errdefs.ErrOutOfRange)
+	}
+	if len(img.RootFS.DiffIDs) != len(descs) {
+		return nil, fmt.Errorf("config %s has %d diff IDs for %d layers: %w", config.Digest, len(img.RootFS.DiffIDs), len(descs), errdefs.ErrInvalidArgument)
+	}
+	chain := ChainIDs(img.RootFS.DiffIDs)
+	var steps []Layer
+	for i, d := range descs {
+		if err := checkLayer(d); err != nil {
+			return nil, err
+		}
+		l := Layer{Desc: d, DiffID: img.RootFS.DiffIDs[i], Chain: chain[i], Index: i, Image: u.name}
+		if i > 0 {
+			l.Parent = chain[i-1]
+		}
+		steps = append(steps, l)
+	}
+	return steps, nil
+}
+
+// have is how many of the lowest layers are snapshots already.
+func (u *unpacker) have(ctx context.Context, steps []Layer) (int, error) {
+	for n := len(steps); n > 0; n-- {
+		ok, err := u.layers.Has(ctx, steps[n-1].Chain)
+		if err != nil {
+			return 0, fmt.Errorf("cannot look for snapshot %s: %w", steps[n-1].Chain, err)
+		}
+		if ok {
+			return n, nil
+		}
+	}
+	return 0, nil
+}
+
+// run fetches all layers and unpacks those from number have on, side by side, committing them in order.
+func (u *unpacker) run(ctx context.Context, steps []Layer, have int) error {
+	group, ctx := errgroup.WithContext(ctx)
+	slots := make(chan struct{}, u.limits.Parallel)
+	below := make(chan struct{}) // closed when the layer below is committed
+	close(below)
+	for i, l := range steps {
+		// Slots are taken from the base upwards, so that a layer never waits for one that has no slot.
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return group.Wait()
+		}
+		release := sync.OnceFunc(func() { <-slots })
+		if i < have {
+			group.Go(func() error {
+				defer release()
+				return u.fetch(ctx, l.Desc, nil)
+			})
+			continue
+		}
+		parent, committed := below, make(chan struct{})
+		below = committed
+		group.Go(func() error {
+			defer release()
+			if err := u.layer(ctx, l, parent, release); err != nil {
+				return fmt.Errorf("layer %d (%s): %w", l.Index, l.Desc.Digest, err)
+			}
+			close(committed)
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// layer unpacks one layer while it is fetched and commits it when parent is closed. It gives its slot back as soon as it only
+// waits.
+func (u *unpacker) layer(ctx context.Context, l Layer, parent <-chan struct{}, release func()) (err error) {
+	if !u.layers.Independent() {
+		if err := u.fetch(ctx, l.Desc, nil); err != nil {
+			return err
+		}
+		release()
+		if err := wait(ctx, parent); err != nil {
+			return err
+		}
+	}
+	staged, err := u.layers.Stage(ctx, l)
+	if err != nil {
+		return fmt.Errorf("cannot stage: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			if abortErr := staged.Abort(context.WithoutCancel(ctx)); abortErr != nil {
+				err = errors.Join(err, fmt.Errorf("cannot drop the staged layer: %w", abortErr))
+			}
+		}
+	}()
+	if err := u.apply(ctx, l, staged); err != nil {
+		return err
+	}
+	release()
+	if err := wait(ctx, parent); err != nil {
+		return err
+	}
+	if err := staged.Commit(ctx); err != nil {
+		return fmt.Errorf("cannot commit snapshot %s: %w", l.Chain, err)
+	}
+	u.part(l.Desc).enter(Done)
+	return nil
+}
+
+func wait(ctx context.Context, c <-chan struct{}) error {
+	select {
+	case <-c:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// apply runs the pipeline of one layer: fetch and store, decompress, hash and unpack, each in a goroutine of its own. It is
+// nil only when the blob is in the store with its digest checked and the uncompressed bytes are those of the diff ID.
+func (u *unpacker) apply(ctx context.Context, l Layer, staged Staged) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	compressed, diff := newPipe(), newPipe()
+	stages := []func() error{
+		func() error {
+			err := u.fetch(ctx, l.Desc, compressed)
+			compressed.end(err)
+			return err
+		},
+		func() error {
+			err := decompress(compressed, diff)
+			compressed.close()
+			diff.end(err)
+			return err
+		},
+		func() error {
+			defer diff.close()
+			return u.consume(ctx, l, staged, diff)
+		},
+	}
+	errs := make([]error, len(stages))
+	var group sync.WaitGroup
+	for i, stage := range stages {
+		group.Go(func() {
+			if errs[i] = stage(); errs[i] != nil {
+				cancel()
+			}
+		})
+	}
+	group.Wait()
+	return cause(errs)
+}
+
+// cause is the error of the first stage that did not merely notice that another had failed.
+func cause(errs []error) error {
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, io.ErrClosedPipe) && !errors.Is(err, context.Canceled) {
+			return err
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func decompress(from, to *pipe) error {
+	r, err := decompressor(from)
+	if err != nil {
+		return fmt.Errorf("cannot decompress: %w", err)
+	}
+	defer r.Close()
+	if err := to.readFrom(r); err != nil {
+		return fmt.Errorf("cannot decompress: %w", err)
+	}
+	return nil
+}
+
+// consume unpacks an uncompressed layer, all of it, and compares it with its diff ID.
+func (u *unpacker) consume(ctx context.Context, l Layer, staged Staged, diff io.Reader) error {
+	v := &verifier{r: diff, verify: l.DiffID.Verifier(), left: u.limits.Diff, limit: u.limits.Diff}
+	if err := staged.Apply(ctx, v); err != nil {
+		return fmt.Errorf("cannot unpack: %w", err)
+	}
+	if _, err := io.Copy(io.Discard, v); err != nil {
+		return fmt.Errorf("cannot unpack: %w", err)
+	}
+	if !v.verify.Verified() {
+		return fmt.Errorf("the uncompressed layer does not have the diff ID %s that its config says: %w", l.DiffID, errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+// verifier hashes what is read through it, up to a limit.
+type verifier struct {
+	r           io.Reader
+	verify      digest.Verifier
+	left, limit int64
+}
+
+func (v *verifier) Read(p []byte) (int, error) {
+	n, err := v.r.Read(p)
+	if v.left -= int64(n); v.left < 0 {
+		return 0, fmt.Errorf("the uncompressed layer is larger than %d bytes: %w", v.limit, errdefs.ErrOutOfRange)
+	}
+	_, _ = v.verify.Write(p[:n]) // hashes do not fail
+	return n, err
+}
+
+// maxWindow bounds the memory of a zstd decoder: 128 MiB is what zstd --long writes.
+const maxWindow = 128 << 20
+
+// decompressor tells compression by the first bytes, as other runtimes do, for media types lie; the diff ID tells the truth.
+func decompressor(p *pipe) (io.ReadCloser, error) {
+	if len(p.rest) == 0 {
+		if err := p.fill(); err == io.EOF {
+			return io.NopCloser(p), nil
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case bytes.HasPrefix(p.rest, []byte{0x1f, 0x8b}):
+		return gzip.NewReader(bufio.NewReaderSize(p, 64<<10))
+	case bytes.HasPrefix(p.rest, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(p.rest) > 3 && p.rest[0]&0xf0 == 0x50 && bytes.HasPrefix(p.rest[1:], []byte{0x2a, 0x4d, 0x18}):
+		d, err := zstd.NewReader(p, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, fmt.Errorf("cannot read zstd: %w", err)
+		}
+		return d.IOReadCloser(), nil
+	}
+	return io.NopCloser(p), nil
+}
+
+// sendBlob sends a blob of the store into a pipe.
+func sendBlob(ctx context.Context, p content.Provider, desc ocispec.Descriptor, to *pipe, progress *part) error {
+	progress.enter(Unpacking)
+	ra, err := p.ReaderAt(ctx, desc)
+	if err != nil {
+		return fmt.Errorf("cannot open blob %s: %w", desc.Digest, err)
+	}
+	defer ra.Close()
+	r := &counted{r: io.NewSectionReader(ra, 0, ra.Size()), ctx: ctx, progress: progress}
+	if err := to.readFrom(r); err != nil {
+		return fmt.Errorf("cannot read blob %s: %w", desc.Digest, err)
+	}
+	return nil
+}
+
+// counted reports how far it was read and ends with its context, which it keeps because io.Reader has no place for one.
+type counted struct {
+	r        io.Reader
+	n        int64
+	ctx      context.Context
+	progress *part
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	c.progress.at(c.n)
+	return n, err
+}
