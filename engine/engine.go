@@ -95,6 +95,8 @@ type Engine struct {
 	trash  *trash    // trash.go: layers and blobs without a record, being removed
 	gc     *gcRunner // gc.go
 
+	uuidMu sync.Mutex // introspect.go
+
 	stop context.CancelFunc // ends background work
 	bg   sync.WaitGroup     // background work, begun with e.background
 	life context.Context    // of background work; verbs never use it
