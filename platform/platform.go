@@ -26,6 +26,7 @@ type Executor interface {
 // Spec is what a container is made from.
 type Spec struct {
 	ID     string          // unique within the executor: the shim puts the namespace in it
+	Name   string          // what the container is called in hooks and state, when that is not ID
 	Bundle string          // directory for this container's files; the root file system is mounted at Bundle/rootfs when Rootfs is given
 	OCI    json.RawMessage // runtime-spec config.json
 	Rootfs []storage.Mount // mounted by the executor in order, unmounted by Delete; empty when the client did it (spec.Root.Path)

@@ -46,6 +46,9 @@ func (e *FakeExecutor) Create(ctx context.Context, s platform.Spec) (platform.Co
 	if s.ID == "" || strings.Contains(s.ID, "/") || spec.Process == nil || len(spec.Process.Args) == 0 {
 		return nil, fmt.Errorf("cannot create container %q: it needs an id without slashes and process.args: %w", s.ID, errdefs.ErrInvalidArgument)
 	}
+	if err := known(spec.Process.Args); err != nil {
+		return nil, fmt.Errorf("cannot create container %q: %w", s.ID, err)
+	}
 	e.world.mu.Lock()
 	defer e.world.mu.Unlock()
 	if e.world.containers[s.ID] != nil {

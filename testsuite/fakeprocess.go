@@ -77,11 +77,8 @@ func (p *fakeProcess) Start(ctx context.Context) error {
 			return fmt.Errorf("cannot start process %q: container %q is not running: %w", p.id, p.c.ID(), errdefs.ErrFailedPrecondition)
 		}
 	}
-	if !slices.Contains([]string{"true", "false", "echo", "cat", "sleep", "sh", "size"}, program(p.args)) {
-		if p.id == "" {
-			p.finish(127)
-		}
-		return fmt.Errorf("cannot start process %q: executable %q not found: %w", p.id, p.args[0], errdefs.ErrNotFound)
+	if err := known(p.args); err != nil {
+		return fmt.Errorf("cannot start process %q: %w", p.id, err)
 	}
 	p.c.world.mu.Lock()
 	pid := p.c.world.nextPid()
@@ -107,10 +104,17 @@ func (p *fakeProcess) Start(ctx context.Context) error {
 	return nil
 }
 
+func known(args []string) error {
+	if !slices.Contains([]string{"true", "false", "echo", "cat", "sleep", "sh"}, program(args)) {
+		return fmt.Errorf("executable %q not found: %w", args[0], errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
 func program(args []string) string { return args[0][strings.LastIndexByte(args[0], '/')+1:] }
 
-// run is the programs a fake knows: true, false, echo WORDS, cat, sleep (for ever), size (tells the terminal's size for each
-// line it reads) and sh -c with "exit N", or "echo X >&2".
+// run is the programs a fake knows: true, false, echo WORDS, cat, sleep (for ever), and sh -c with "exit N",
+// "echo X >&2" or "read x; stty size".
 func (p *fakeProcess) run() uint32 {
 	stdout, stderr := p.io.Stdout, p.io.Stderr
 	if stdout == nil {
@@ -128,16 +132,14 @@ func (p *fakeProcess) run() uint32 {
 		_, _ = io.Copy(stdout, p.stdinR)
 	case "sleep":
 		<-p.killed
-	case "size":
-		lines := bufio.NewScanner(p.stdinR)
-		for lines.Scan() {
-			p.mu.Lock()
-			w, h := p.w, p.h
-			p.mu.Unlock()
-			fmt.Fprintf(stdout, "%d %d\n", h, w)
-		}
 	case "sh":
 		script := strings.Fields(p.args[len(p.args)-1])
+		if strings.Join(script, " ") == "read x; stty size" {
+			bufio.NewScanner(p.stdinR).Scan()
+			p.mu.Lock()
+			fmt.Fprintf(stdout, "%d %d\n", p.h, p.w)
+			p.mu.Unlock()
+		}
 		if len(script) == 2 && script[0] == "exit" {
 			n, _ := strconv.Atoi(script[1])
 			return uint32(n)

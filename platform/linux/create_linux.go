@@ -1,0 +1,171 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"golang.org/x/sys/unix"
+
+	"github.com/slipwayd/slipway/internal/mount"
+	"github.com/slipwayd/slipway/platform"
+)
+
+// Create makes things in an order that a later executor can undo from what it finds: the folder, the check that the cgroup
+// is nobody's, the record, the mounts, and last the processes.
+func (e *Executor) Create(ctx context.Context, s platform.Spec) (platform.Container, error) {
+	if s.Name == "" {
+		s.Name = s.ID
+	}
+	if !identifier.MatchString(s.ID) || !identifier.MatchString(s.Name) {
+		return nil, fmt.Errorf("cannot create container %q: not a valid id (letters, digits and _.+-): %w", s.ID, errdefs.ErrInvalidArgument)
+	}
+	if !filepath.IsAbs(s.Bundle) {
+		return nil, fmt.Errorf("cannot create container %q: bundle %q is no absolute path: %w", s.ID, s.Bundle, errdefs.ErrInvalidArgument)
+	}
+	c, err := e.create(ctx, s)
+	if err != nil {
+		return nil, fmt.Errorf("cannot create container %q: %w", s.ID, err)
+	}
+	return c, nil
+}
+
+func (e *Executor) create(ctx context.Context, s platform.Spec) (_ *container, err error) {
+	spec, err := e.parseSpec(s)
+	if err != nil {
+		return nil, err
+	}
+	config, err := libcontainerConfig(spec, s.Name, s.Bundle, s.Options)
+	if err != nil {
+		return nil, err
+	}
+	program, err := libcontainerProcess(spec.Process)
+	if err != nil {
+		return nil, err
+	}
+	program.Init = true
+	program.ConsoleWidth, program.ConsoleHeight = consoleSize(spec.Process, s.IO)
+
+	c := newContainer(e, s.ID, filepath.Join(e.root, s.ID))
+	c.private = config.Namespaces.IsPrivate(configs.NEWPID)
+	if err := os.Mkdir(c.dir, 0o711); errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("%w", errdefs.ErrAlreadyExists)
+	} else if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			c.undo()
+		}
+	}()
+	if c.lc, err = libcontainer.Create(filepath.Join(c.dir, stateDir), s.Name, config); err != nil {
+		return nil, classify(err)
+	}
+	c.record = &record{Name: s.Name, Bundle: s.Bundle, Mounted: len(s.Rootfs) > 0, Cgroup: *config.Cgroups, Resources: spec.Linux.Resources}
+	c.record.Cgroup.Resources = &cgroups.Resources{}
+	if err := c.writeRecord(); err != nil {
+		return nil, err
+	}
+	if c.record.Mounted {
+		root := c.rootfs()
+		if err := os.MkdirAll(root, 0o711); err != nil {
+			return nil, fmt.Errorf("cannot make the directory for the root file system: %w", err)
+		}
+		if err := mount.All(root, s.Rootfs); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.startInit(program, s, config); err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.containers[s.ID] = c
+	return c, nil
+}
+
+// startInit runs libcontainer's stages of init up to where it waits for Start.
+func (c *container) startInit(program *libcontainer.Process, s platform.Spec, config *configs.Config) error {
+	uid, gid := s.Options.IOUid, s.Options.IOGid
+	if uid == 0 && gid == 0 {
+		// In a user namespace its root must own the pipes, or programs cannot reopen /dev/stdout.
+		if root, err := config.HostRootUID(); err == nil {
+			uid = uint32(root)
+		}
+		if root, err := config.HostRootGID(); err == nil {
+			gid = uint32(root)
+		}
+	}
+	streams, err := newStdio(program, s.IO, uid, gid)
+	if err != nil {
+		return err
+	}
+	if err := c.run(c.init, program, streams); err != nil {
+		streams.close()
+		return err
+	}
+	return nil
+}
+
+// run has libcontainer start program as p, and watches it.
+func (c *container) run(p *process, program *libcontainer.Process, streams *stdio) (err error) {
+	end := c.e.reaper.begin()
+	defer end()
+	if err := c.lc.Start(program); err != nil {
+		return classify(err)
+	}
+	pid, err := program.Pid()
+	if err != nil {
+		return err
+	}
+	pidfd, err := openPidfd(pid)
+	if err != nil {
+		_ = program.Signal(unix.SIGKILL)
+		_, _ = program.Wait()
+		return err
+	}
+	p.mu.Lock()
+	p.pid, p.pidfd, p.streams = pid, pidfd, streams
+	p.mu.Unlock()
+	c.e.watch(p, pid, pidfd)
+	if err := streams.begin(); err != nil {
+		_ = p.kill()
+		return err
+	}
+	return nil
+}
+
+// classify gives libcontainer's errors the kinds that callers ask for.
+func classify(err error) error {
+	text := err.Error()
+	switch {
+	case errors.Is(err, libcontainer.ErrExist):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrAlreadyExists)
+	case errors.Is(err, libcontainer.ErrNotRunning), errors.Is(err, libcontainer.ErrPaused), errors.Is(err, libcontainer.ErrNotPaused),
+		strings.Contains(text, "cgroup is not empty"), strings.Contains(text, "unexpectedly frozen"):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
+	case strings.Contains(text, "executable file not found"), strings.Contains(text, "no such file or directory"),
+		strings.Contains(text, "permission denied"), strings.Contains(text, "invalid argument"):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return err
+}
+
+// undo removes what an interrupted or failed Create made: processes, cgroup, mounts and folder, in so far as they exist.
+func (c *container) undo() {
+	if c.init.Pid() != 0 {
+		_ = c.init.kill()
+		<-c.init.done
+	}
+	if err := c.remove(); err != nil {
+		c.e.log.Warn("cannot clean up after a container that was not created; its folder stays and can be adopted and deleted", "id", c.id, "error", err)
+	}
+}

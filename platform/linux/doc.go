@@ -1,0 +1,12 @@
+// Package linux runs containers with libcontainer: the built-in platform.Executor of a Linux host.
+//
+// It owns a state directory below /run, one folder for each container (see record), the processes it started and their
+// zombies, and every orphan that comes to this process, which New makes a subreaper. It is the only package that imports
+// libcontainer's container code; it never imports the daemon, protobuf services or a storage driver. Whoever uses it must
+// be able to act as the container's init when executed as "init": see package reexec.
+//
+// What a crash leaves: running containers, which do not notice, and for a Create that was interrupted a cgroup, a mount
+// and a folder that List names; Adopt finds both, and Delete of a container adopted in that half-made state removes them.
+// What dies with the process: terminals (the kernel hangs up on their programs) and copies of output through pipes; files
+// and fifos handed over go on working.
+package linux

@@ -1,0 +1,136 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/slipwayd/slipway/platform"
+)
+
+// Config is what an Executor needs to know.
+type Config struct {
+	Root string       // state directory, on a file system that does not survive a reboot; made when missing
+	Log  *slog.Logger // where it tells what it could not do but went on without; nil for slog's default
+}
+
+// Executor is the built-in executor. One process has at most one, for it reaps the process's orphans.
+type Executor struct {
+	root       string
+	log        *slog.Logger
+	privileges privileges
+	reaper     *reaper
+	oom        *oomWatcher
+	closed     chan struct{}
+	watchers   sync.WaitGroup // goroutines that wait for processes to end
+
+	mu         sync.Mutex
+	containers map[string]*container // created or adopted here
+}
+
+var _ platform.Executor = (*Executor)(nil)
+
+// identifier is what a container or process may be called; it becomes a file name.
+var identifier = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]{0,254}$`)
+
+// New opens the state directory and makes this process the reaper of orphans among its descendants.
+func New(cfg Config) (*Executor, error) {
+	if err := os.MkdirAll(cfg.Root, 0o711); err != nil {
+		return nil, fmt.Errorf("cannot make the state directory of containers: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("cannot become the reaper of containers' orphans: %w", err)
+	}
+	e := &Executor{
+		root: cfg.Root, log: cfg.Log, closed: make(chan struct{}), containers: map[string]*container{},
+	}
+	if e.log == nil {
+		e.log = slog.Default()
+	}
+	e.privileges = ownPrivileges()
+	e.oom = newOOMWatcher(e.log)
+	e.reaper = startReaper()
+	return e, nil
+}
+
+// Close stops watching. Containers go on running, and a later Executor on the same directory adopts them; Wait of
+// processes that still run answers Unavailable.
+func (e *Executor) Close() error {
+	e.mu.Lock()
+	select {
+	case <-e.closed:
+		e.mu.Unlock()
+		return nil
+	default:
+	}
+	close(e.closed)
+	containers := e.containers
+	e.containers = map[string]*container{}
+	e.mu.Unlock()
+	for _, c := range containers {
+		c.release()
+	}
+	e.watchers.Wait()
+	e.oom.close()
+	e.reaper.close()
+	return nil
+}
+
+func (e *Executor) List(ctx context.Context) ([]string, error) {
+	entries, err := os.ReadDir(e.root)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list containers: %w", err)
+	}
+	var ids []string
+	for _, entry := range entries {
+		if entry.IsDir() && identifier.MatchString(entry.Name()) {
+			ids = append(ids, entry.Name())
+		}
+	}
+	return ids, nil
+}
+
+func (e *Executor) Adopt(ctx context.Context, id string) (platform.Container, error) {
+	if !identifier.MatchString(id) {
+		return nil, fmt.Errorf("cannot adopt container %q: not a valid id: %w", id, errdefs.ErrInvalidArgument)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c := e.containers[id]; c != nil {
+		return c, nil
+	}
+	dir := filepath.Join(e.root, id)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot adopt container %q: %w", id, errdefs.ErrNotFound)
+	}
+	c, err := e.adopt(id, dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot adopt container %q: %w", id, err)
+	}
+	e.containers[id] = c
+	return c, nil
+}
+
+// watch waits in the background for p to end.
+func (e *Executor) watch(p *process, pid int, pidfd *os.File) {
+	e.reaper.own(pid)
+	e.watchers.Add(1)
+	go func() {
+		defer e.watchers.Done()
+		exit, err := waitExit(pidfd, pid)
+		e.reaper.disown(pid)
+		if err != nil {
+			return // the executor was closed
+		}
+		p.ended(exit)
+	}()
+}

@@ -1,0 +1,126 @@
+package linux
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/slipwayd/slipway/platform"
+)
+
+// A container's folder below Executor.root holds
+//
+//	record.json     record, whole or not there
+//	state/NAME/     libcontainer's own: state.json once init is set up, exec.fifo until init is started
+//	exec.ID         execRecord of a process executed in it
+//	exit, exit.ID   platform.Exit of init, of a process
+//
+// all of them written by the executor and read only by Adopt. The folder appears first and goes last.
+
+// record is what a later executor must know that libcontainer does not write down, or writes too late.
+type record struct {
+	Name      string                `json:"name"`
+	Bundle    string                `json:"bundle"`
+	Mounted   bool                  `json:"mounted,omitempty"` // Bundle/rootfs is ours to unmount
+	Cgroup    cgroups.Cgroup        `json:"cgroup"`            // without resources
+	Resources *specs.LinuxResources `json:"resources,omitempty"`
+}
+
+// execRecord identifies a process: a pid alone is reused.
+type execRecord struct {
+	Pid       int    `json:"pid"`
+	StartTime uint64 `json:"start"` // clock ticks after boot, as in /proc/PID/stat
+}
+
+const recordFile = "record.json"
+
+func (c *container) writeRecord() error {
+	data, err := json.Marshal(c.record)
+	if err != nil {
+		return fmt.Errorf("cannot encode the record of container %q: %w", c.id, err)
+	}
+	part := filepath.Join(c.dir, recordFile+".new")
+	if err := os.WriteFile(part, data, 0o600); err != nil {
+		return fmt.Errorf("cannot write the record of container %q: %w", c.id, err)
+	}
+	return os.Rename(part, filepath.Join(c.dir, recordFile))
+}
+
+// readRecord answers nil and no error when Create was interrupted before there was one.
+func readRecord(dir string) (*record, error) {
+	data, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var r record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", filepath.Join(dir, recordFile), err)
+	}
+	return &r, nil
+}
+
+func exitFile(dir, id string) string {
+	if id == "" {
+		return filepath.Join(dir, "exit")
+	}
+	return filepath.Join(dir, "exit."+id)
+}
+
+func execFile(dir, id string) string { return filepath.Join(dir, "exec."+id) }
+
+// writeExit keeps an exit for the next executor. That it fails is no reason not to report the exit now.
+func writeExit(dir, id string, exit platform.Exit) error {
+	data, err := json.Marshal(exit)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(exitFile(dir, id), data, 0o600)
+}
+
+func readExit(dir, id string) (platform.Exit, bool) {
+	var exit platform.Exit
+	data, err := os.ReadFile(exitFile(dir, id))
+	if err != nil || json.Unmarshal(data, &exit) != nil {
+		return platform.Exit{}, false
+	}
+	return exit, true
+}
+
+func writeExec(dir, id string, r execRecord) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(execFile(dir, id), data, 0o600)
+}
+
+// readExecs answers the processes executed in a container and not deleted. One whose record is not whole has pid 0.
+func readExecs(dir string) (map[string]execRecord, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	execs := map[string]execRecord{}
+	for _, entry := range entries {
+		id, ok := strings.CutPrefix(entry.Name(), "exec.")
+		if !ok || !entry.Type().IsRegular() {
+			continue
+		}
+		var r execRecord
+		if data, err := os.ReadFile(execFile(dir, id)); err != nil || json.Unmarshal(data, &r) != nil {
+			r = execRecord{}
+		}
+		execs[id] = r
+	}
+	return execs, nil
+}
