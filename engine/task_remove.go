@@ -2,7 +2,9 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -13,12 +15,12 @@ import (
 )
 
 // LabelAutoRemove, when "true" on a container, makes the daemon delete the container when its init has exited, together
-// with its task, snapshot and logs. That also happens when the exit came while no daemon was there to see it.
+// with its task, snapshot and log. That also happens when the exit came while no daemon was there to see it.
 const LabelAutoRemove = "slipway.io/auto-remove"
 
-// LogDir is where a client may keep a container's output if it wants it to go with the container.
-func (e *Engine) LogDir(namespace, id string) string {
-	return filepath.Join(e.root, "logs", namespace, id)
+// LogFile is where a client keeps a container's output if it wants it to go with the container.
+func (e *Engine) LogFile(namespace, id string) string {
+	return filepath.Join(e.root, "logs", namespace, id+".log")
 }
 
 // TaskEvent publishes what a shim tells of a task, and acts on it.
@@ -83,7 +85,10 @@ func (e *Engine) removeContainer(ctx context.Context, ns string, c metadata.Cont
 	}
 	e.publish(ns, "/containers/delete", ContainerDelete{ID: c.ID})
 	e.gc.schedule()
-	return os.RemoveAll(e.LogDir(ns, c.ID))
+	if err := os.Remove(e.LogFile(ns, c.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot remove the log: %w", err)
+	}
+	return nil
 }
 
 // restoreAutoRemove removes the containers whose init ended while no daemon was there, or whose removal was cut short.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"io"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -53,9 +54,23 @@ func (l imageLayers) Has(ctx context.Context, chain digest.Digest) (bool, error)
 	})
 }
 
-// Stage prepares a snapshot under a random key: two pulls of one image do not get into each other's way.
-func (l imageLayers) Stage(ctx context.Context, layer image.Layer) (image.Staged, error) {
-	staged := &stagedLayer{layers: l, layer: layer, key: "extract-" + rand.Text() + " " + layer.Chain.String()}
+// Stage prepares a snapshot under a random key. Only one caller at a time unpacks a chain; the next one finds it done. That
+// cannot deadlock, because who has a chain waits only for chains below it.
+func (l imageLayers) Stage(ctx context.Context, layer image.Layer) (_ image.Staged, err error) {
+	unlock, err := l.s.e.locks.lock(ctx, "unpack/"+l.s.name+"/"+l.s.scope.Namespace+"/"+layer.Chain.String())
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			unlock()
+		}
+	}()
+	staged := &stagedLayer{layers: l, layer: layer, unlock: sync.OnceFunc(unlock)}
+	if done, err := l.Has(ctx, layer.Chain); err != nil || done {
+		return staged, err
+	}
+	staged.key = "extract-" + rand.Text() + " " + layer.Chain.String()
 	parent := layer.Parent.String()
 	if l.Independent() {
 		parent = ""
@@ -70,17 +85,40 @@ func (l imageLayers) Stage(ctx context.Context, layer image.Layer) (image.Staged
 type stagedLayer struct {
 	layers imageLayers
 	layer  image.Layer
-	key    string
+	unlock func()
+	key    string // empty when somebody else unpacked the chain meanwhile: there is nothing to do
 	usage  storage.Usage
 }
 
 func (s *stagedLayer) Apply(ctx context.Context, diff io.Reader) (err error) {
-	s.usage, err = s.layers.s.Apply(ctx, s.key, diff)
+	if s.key != "" {
+		s.usage, err = s.layers.s.Apply(ctx, s.key, diff)
+	}
 	return err
 }
 
-// Commit names the snapshot by its chain ID. What Apply wrote is durable, so there is nothing to seal.
+// Commit names the snapshot by its chain ID. What Apply wrote is durable, so there is nothing to seal. When a client of the
+// API has committed that name by itself, its snapshot serves as well.
 func (s *stagedLayer) Commit(ctx context.Context) error {
+	if s.key == "" {
+		s.unlock()
+		return nil
+	}
+	err := s.commit(ctx)
+	switch {
+	case err == nil:
+		s.unlock()
+		return nil
+	case errdefs.IsAlreadyExists(err):
+		if _, err := s.layers.Has(ctx, s.layer.Chain); err != nil {
+			return err
+		}
+		return s.Abort(ctx)
+	}
+	return err // and the caller aborts
+}
+
+func (s *stagedLayer) commit(ctx context.Context) error {
 	snapshots, name := s.layers.s, s.layer.Chain.String()
 	o := metadata.CommitOptions{Usage: s.usage, Labels: map[string]string{targetLabel: name}}
 	if s.layers.Independent() {
@@ -90,18 +128,11 @@ func (s *stagedLayer) Commit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer unlock()
 	err = snapshots.e.db.Update(snapshots.scope.ctx(ctx), func(tx *metadata.Tx) error {
 		_, err := snapshots.records(tx).Commit(name, s.key, o)
 		return err
 	})
-	unlock()
-	if errdefs.IsAlreadyExists(err) {
-		if err := s.Abort(ctx); err != nil {
-			return err
-		}
-		_, err := s.layers.Has(ctx, s.layer.Chain)
-		return err
-	}
 	if err != nil {
 		return err
 	}
@@ -109,4 +140,10 @@ func (s *stagedLayer) Commit(ctx context.Context) error {
 	return nil
 }
 
-func (s *stagedLayer) Abort(ctx context.Context) error { return s.layers.s.Remove(ctx, s.key) }
+func (s *stagedLayer) Abort(ctx context.Context) error {
+	defer s.unlock()
+	if s.key == "" {
+		return nil
+	}
+	return s.layers.s.Remove(ctx, s.key)
+}

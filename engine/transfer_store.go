@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -13,9 +12,6 @@ import (
 	"github.com/slipwayd/slipway/image"
 	"github.com/slipwayd/slipway/metadata"
 )
-
-// ingestPoll is how often a pull looks whether a client that writes the same blob by itself is done.
-const ingestPoll = 200 * time.Millisecond
 
 // imageStore is the content of a namespace as package image uses it: what it finds or writes is under the scope's lease.
 type imageStore struct{ *Content }
@@ -47,28 +43,12 @@ func (s imageStore) Writer(ctx context.Context, ref string, desc ocispec.Descrip
 	if err != nil {
 		return nil, err
 	}
-	for {
-		w, err := s.Open(ctx, ref, desc)
-		if err == nil {
-			return &labelledWriter{Writer: w, labels: labels, unlock: unlock}, nil
-		}
-		if !errdefs.IsUnavailable(err) || !sleep(ctx, ingestPoll) {
-			unlock()
-			return nil, err
-		}
+	w, err := s.Open(ctx, ref, desc)
+	if err != nil {
+		unlock()
+		return nil, err
 	}
-}
-
-// sleep answers false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return &labelledWriter{Writer: w, labels: labels, unlock: unlock}, nil
 }
 
 // labelledWriter commits with labels and lets the next pull go on when it is closed.
