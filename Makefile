@@ -7,6 +7,7 @@ LDFLAGS    = -s -w -X main.version=$(VERSION)
 PROGRAMS   = slipwayd slipway slipway-shim
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 .PHONY: all setup build test unit race root e2e vm lint vuln vet-windows bench demo fuzz generate clean
