@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/slipwayd/slipway/client"
+	"github.com/slipwayd/slipway/spec"
+)
+
+const sampleLog = "2026-01-02T03:04:05.000000001Z stdout F one\n" +
+	"2026-01-02T03:04:06.000000001Z stdout P tw\n" +
+	"2026-01-02T03:04:07.000000001Z stdout F o\n" +
+	"2026-01-02T03:04:08.000000001Z stderr F oops\n"
+
+func TestLogPrinter(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(path, []byte(sampleLog), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		tail             int
+		stamps           bool
+		stdout, stderror string
+	}{
+		"all":        {tail: -1, stdout: "one\ntwo\n", stderror: "oops\n"},
+		"tail":       {tail: 2, stdout: "o\n", stderror: "oops\n"},
+		"tail none":  {tail: 0},
+		"timestamps": {tail: -1, stamps: true, stdout: "2026-01-02T03:04:05.000000001Z one\n2026-01-02T03:04:06.000000001Z two\n", stderror: "2026-01-02T03:04:08.000000001Z oops\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			var out, errs bytes.Buffer
+			p := logPrinter{out: &out, err: &errs, stamps: tc.stamps}
+			if err := p.print(context.Background(), f, tc.tail, func() bool { return false }); err != nil {
+				t.Fatal(err)
+			}
+			if out.String() != tc.stdout || errs.String() != tc.stderror {
+				t.Errorf("got %q and %q, want %q and %q", out.String(), errs.String(), tc.stdout, tc.stderror)
+			}
+		})
+	}
+}
+
+// What is written between the last read and the container's end is shown too.
+func TestLogPrinterFollows(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(path, []byte("2026-01-02T03:04:05Z stdout F one\n2026-01-02T03:04:06Z std"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	asked := 0
+	var out bytes.Buffer
+	p := logPrinter{out: &out, err: &out}
+	err = p.print(context.Background(), f, -1, func() bool {
+		asked++
+		w, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		text := map[int]string{1: "out F two\n", 2: "2026-01-02T03:04:07Z stdout F three\n"}[asked]
+		if _, err := w.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+		return asked == 1
+	})
+	if err != nil || out.String() != "one\ntwo\nthree\n" {
+		t.Errorf("got %q, %v", out.String(), err)
+	}
+}
+
+func TestLines(t *testing.T) {
+	var out bytes.Buffer
+	p := newProgress(&out, false)
+	name := "layer-sha256:" + strings.Repeat("ab", 32)
+	for _, u := range []client.Progress{{Event: "downloading", Name: name, Total: 1000}, {Event: "downloading", Name: name, Offset: 500, Total: 1000}, {Event: "complete", Name: name}} {
+		p.update(u)
+	}
+	p.finish()
+	if want := "layer abababababab: downloading (1kB)\nlayer abababababab: complete\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}
+
+func TestArgv(t *testing.T) {
+	img := client.ImageDetail{}
+	img.Config.Config = ocispec.ImageConfig{Entrypoint: []string{"/init"}, Cmd: []string{"serve"}}
+	for _, tc := range []struct {
+		entrypoint *string
+		args       []string
+		want       string
+	}{
+		{nil, nil, "/init serve"},
+		{nil, []string{"-v"}, "/init -v"},
+		{new("sh"), []string{"-c", "x"}, "sh -c x"},
+		{new("sh"), nil, "sh"},
+		{new(""), []string{"ls"}, "ls"},
+	} {
+		r := runFlags{name: "x", network: "none"}
+		if tc.entrypoint != nil {
+			r.entrypoint = *tc.entrypoint
+		}
+		opts, err := r.specOpts(img, tc.entrypoint != nil, tc.args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := spec.New("linux", append([]spec.Opt{spec.Image(img.Config.Config)}, opts...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(s.Process.Args, " "); got != tc.want {
+			t.Errorf("entrypoint %v, args %v: got %q, want %q", tc.entrypoint, tc.args, got, tc.want)
+		}
+	}
+}
+
+// Every mistake is one clear line and exit code 125.
+func TestMistakes(t *testing.T) {
+	nowhere := filepath.Join(t.TempDir(), "no.sock")
+	for name, tc := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no daemon":      {[]string{"ps"}, "Is slipwayd running?"},
+		"unknown flag":   {[]string{"ps", "--nope"}, "--nope"},
+		"unknown format": {[]string{"ps", "--format", "xml"}, "neither json nor table"},
+		"no image":       {[]string{"run"}, "at least 1 arg"},
+		"bad signal":     {[]string{"kill", "-s", "NOPE", "x"}, "NOPE"},
+		"bad network":    {[]string{"run", "--network", "mars", "x"}, "Is slipwayd running?"},
+		"both -d and -i": {[]string{"run", "-d", "-i", "x"}, "exclude each other"},
+		"bad pull":       {[]string{"run", "--pull", "maybe", "x"}, "none of always, missing, never"},
+		"bad name":       {[]string{"pull", "UPPER/x:::"}, "UPPER"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out, errs bytes.Buffer
+			a := &app{in: strings.NewReader(""), out: &out, err: &errs}
+			code := execute(context.Background(), append([]string{"--address", nowhere}, tc.args...), a)
+			if code != exitDaemon || !strings.Contains(errs.String(), tc.want) {
+				t.Errorf("exit code %d, %q; want %d and something of %q", code, errs.String(), exitDaemon, tc.want)
+			}
+			if n := strings.Count(errs.String(), "\n"); n > 2 {
+				t.Errorf("%d lines for one mistake: %q", n, errs.String())
+			}
+		})
+	}
+}
