@@ -1,0 +1,5 @@
+//go:build !linux
+
+package shim
+
+func unmountBelow(dir string) error { return nil }

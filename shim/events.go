@@ -1,0 +1,68 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"sync"
+
+	events "github.com/containerd/containerd/api/services/ttrpc/events/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/ttrpc"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// eventServer takes what shims forward, on a socket of its own: TTRPC_ADDRESS of every shim that the Manager starts.
+type eventServer struct {
+	path    string
+	server  *ttrpc.Server
+	receive func(*types.Envelope)
+	done    chan struct{}
+	order   sync.Mutex
+}
+
+func listenEvents(path string, receive func(*types.Envelope)) (*eventServer, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot remove old socket for events: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen for events of shims: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	server, err := ttrpc.NewServer()
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	s := &eventServer{path: path, server: server, receive: receive, done: make(chan struct{})}
+	events.RegisterTTRPCEventsService(server, s)
+	go func() {
+		defer close(s.done)
+		_ = server.Serve(context.Background(), l)
+	}()
+	return s, nil
+}
+
+// Forward implements the events service.
+func (s *eventServer) Forward(ctx context.Context, r *events.ForwardRequest) (*emptypb.Empty, error) {
+	s.order.Lock()
+	defer s.order.Unlock()
+	s.receive(r.Envelope)
+	return &emptypb.Empty{}, nil
+}
+
+func (s *eventServer) Close() error {
+	err := s.server.Close()
+	<-s.done
+	if errors.Is(err, net.ErrClosed) {
+		err = nil
+	}
+	return err
+}

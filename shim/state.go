@@ -1,0 +1,72 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/containerd/containerd/api/events"
+	task "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/typeurl/v2"
+	"github.com/slipwayd/slipway/internal/opaque"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// refresh asks a shim how a process is; false when it knows of none.
+func (m *Manager) refresh(ctx context.Context, c *conn, e *entry, execID string) bool {
+	var r task.StateResponse
+	err := c.call(ctx, e.ns, "State", &task.StateRequest{ID: e.id, ExecID: execID}, &r)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		if execID != "" {
+			e.mu.Lock()
+			delete(e.procs, execID)
+			e.mu.Unlock()
+			e.bundle.removeExec(execID)
+		}
+		return false
+	}
+	if err != nil {
+		m.conf.Log.Error("cannot learn the state of a process", "namespace", e.ns, "id", e.id, "exec", execID, "error", err)
+		return true
+	}
+	status := Status(r.Status)
+	e.mu.Lock()
+	if p := e.procs[execID]; p != nil && p.state.Status != Stopped {
+		p.state.Pid = r.Pid
+		p.state.Streams = Streams{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal}
+		if status != Stopped {
+			p.state.Status = status
+		}
+	}
+	e.mu.Unlock()
+	if status == Stopped {
+		m.end(e, execID, Exit{Pid: r.Pid, Status: r.ExitStatus, At: r.ExitedAt.AsTime()})
+	}
+	return true
+}
+
+// end notes an exit that no event has told, and tells it.
+func (m *Manager) end(e *entry, execID string, x Exit) {
+	if !e.exited(execID, x) {
+		return
+	}
+	reap(int(x.Pid))
+	id := execID
+	if id == "" {
+		id = e.id
+	}
+	m.tellMessage(e.ns, "/tasks/exit", x.At, &events.TaskExit{
+		ContainerID: e.id, ID: id, Pid: x.Pid, ExitStatus: x.Status, ExitedAt: timestamppb.New(x.At),
+	})
+}
+
+// tellMessage is tell for an event of the Manager's own.
+func (m *Manager) tellMessage(ns, topic string, at time.Time, message any) {
+	payload, err := typeurl.MarshalAny(message)
+	if err != nil {
+		m.conf.Log.Error("cannot encode an event", "topic", topic, "error", err)
+		return
+	}
+	m.tell(Event{Namespace: ns, Topic: topic, At: at, Payload: opaque.Any{TypeURL: payload.GetTypeUrl(), Value: payload.GetValue()}})
+}

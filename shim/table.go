@@ -1,0 +1,203 @@
+package shim
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/api/events"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/typeurl/v2"
+	"github.com/slipwayd/slipway/internal/opaque"
+)
+
+// entry is one task in the table.
+type entry struct {
+	ns, id string
+	bundle bundle
+	record taskRecord
+	shim   endpoint
+
+	life sync.Mutex // one Create or Delete at a time
+
+	mu    sync.Mutex
+	ready bool             // Create has been answered
+	procs map[string]*proc // "" is init
+}
+
+// proc is what is known of a process.
+type proc struct {
+	state State // Pid, Status, ExitStatus and ExitedAt change
+	done  chan struct{}
+}
+
+func newEntry(ns, id string, b bundle, r taskRecord) *entry {
+	e := &entry{ns: ns, id: id, bundle: b, record: r, procs: map[string]*proc{}}
+	e.add("", r.Streams)
+	return e
+}
+
+// add needs e.mu, or an entry nobody knows yet.
+func (e *entry) add(execID string, streams Streams) *proc {
+	p := &proc{done: make(chan struct{})}
+	p.state = State{Namespace: e.ns, ID: e.id, ExecID: execID, Bundle: e.bundle.path, Streams: streams, Status: Created}
+	e.procs[execID] = p
+	return p
+}
+
+// proc finds a process; NotFound when there is none.
+func (e *entry) proc(execID string) (*proc, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if p := e.procs[execID]; p != nil && e.ready {
+		return p, nil
+	}
+	return nil, fmt.Errorf("process %q of task %q: %w", execID, e.id, errdefs.ErrNotFound)
+}
+
+// started and the like note what a shim answered or told, in whichever order that came. They need no lock held.
+func (e *entry) started(execID string, pid uint32) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if p := e.procs[execID]; p != nil {
+		p.state.Pid = pid
+		if p.state.Status == Created {
+			p.state.Status = Running
+		}
+	}
+}
+
+func (e *entry) setPaused(paused bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.procs {
+		switch {
+		case paused && p.state.Status == Running:
+			p.state.Status = Paused
+		case !paused && p.state.Status == Paused:
+			p.state.Status = Running
+		}
+	}
+}
+
+// exited notes an end; false when it was known, or there is no such process.
+func (e *entry) exited(execID string, x Exit) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.procs[execID]
+	if p == nil || p.state.Status == Stopped {
+		return false
+	}
+	if x.Pid != 0 {
+		p.state.Pid = x.Pid
+	}
+	p.state.Status, p.state.ExitStatus, p.state.ExitedAt = Stopped, x.Status, x.At
+	close(p.done)
+	return true
+}
+
+func (p *proc) exit() Exit {
+	return Exit{Pid: p.state.Pid, Status: p.state.ExitStatus, At: p.state.ExitedAt}
+}
+
+func tableKey(ns, id string) string { return ns + "/" + id }
+
+func (m *Manager) find(ns, id string) (*entry, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.tasks[tableKey(ns, id)]; e != nil {
+		return e, nil
+	}
+	return nil, fmt.Errorf("task %q in namespace %q: %w", id, ns, errdefs.ErrNotFound)
+}
+
+// findProc finds both.
+func (m *Manager) findProc(ns, id, execID string) (*entry, *proc, error) {
+	e, err := m.find(ns, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := e.proc(execID)
+	return e, p, err
+}
+
+// forget takes e off the table.
+func (m *Manager) forget(e *entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.tasks[tableKey(e.ns, e.id)] == e {
+		delete(m.tasks, tableKey(e.ns, e.id))
+	}
+}
+
+// receive takes an event from a shim: into the table first, then on to the engine. An exit that is known was told already.
+func (m *Manager) receive(env *types.Envelope) {
+	if env.GetEvent() == nil {
+		return
+	}
+	if !m.note(env) {
+		return
+	}
+	at := time.Now()
+	if env.Timestamp != nil {
+		at = env.Timestamp.AsTime()
+	}
+	m.tell(Event{
+		Namespace: env.Namespace, Topic: env.Topic, At: at,
+		Payload: opaque.Any{TypeURL: env.Event.GetTypeUrl(), Value: env.Event.GetValue()},
+	})
+}
+
+func (m *Manager) tell(e Event) {
+	if m.conf.Events != nil {
+		m.conf.Events(e)
+	}
+}
+
+// note brings the table up to date; false when the event says nothing new.
+func (m *Manager) note(env *types.Envelope) bool {
+	v, err := typeurl.UnmarshalAny(env.Event)
+	if err != nil {
+		return true // of a kind we do not know; passed on as it is
+	}
+	entry := func(id string) *entry {
+		e, _ := m.find(env.Namespace, id)
+		return e
+	}
+	switch v := v.(type) {
+	case *events.TaskStart:
+		if e := entry(v.ContainerID); e != nil {
+			e.started("", v.Pid)
+		}
+	case *events.TaskExecStarted:
+		if e := entry(v.ContainerID); e != nil {
+			e.started(v.ExecID, v.Pid)
+		}
+	case *events.TaskPaused:
+		if e := entry(v.ContainerID); e != nil {
+			e.setPaused(true)
+		}
+	case *events.TaskResumed:
+		if e := entry(v.ContainerID); e != nil {
+			e.setPaused(false)
+		}
+	case *events.TaskExit:
+		reap(int(v.Pid))
+		execID := v.ID
+		if execID == v.ContainerID {
+			execID = ""
+		}
+		if e := entry(v.ContainerID); e != nil {
+			return e.exited(execID, Exit{Pid: v.Pid, Status: v.ExitStatus, At: v.ExitedAt.AsTime()}) || !e.knows(execID)
+		}
+	}
+	return true
+}
+
+// knows tells whether there is such a process.
+func (e *entry) knows(execID string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.procs[execID] != nil
+}
