@@ -1,0 +1,183 @@
+//go:build linux
+
+package linux_test
+
+import (
+	"encoding/json"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	_ "github.com/opencontainers/cgroups/devices"
+	_ "github.com/opencontainers/runc/libcontainer/nsenter"
+
+	"github.com/slipwayd/slipway/platform"
+	"github.com/slipwayd/slipway/platform/linux"
+	_ "github.com/slipwayd/slipway/platform/linux/reexec"
+	"github.com/slipwayd/slipway/testsuite"
+)
+
+// rootfs is a root file system of busybox alone, shared by all tests: each has its own mounts and cgroup.
+var rootfs string
+
+func TestMain(m *testing.M) {
+	if os.Getenv(crashRoot) != "" {
+		crashChild()
+		return
+	}
+	dir, err := os.MkdirTemp("", "slipway-linux-")
+	if err != nil {
+		panic(err)
+	}
+	rootfs = filepath.Join(dir, "rootfs")
+	if os.Getuid() == 0 {
+		if err := makeRootfs(rootfs); err != nil {
+			slog.Warn("no busybox here, tests that run containers are skipped", "error", err)
+			rootfs = ""
+		}
+	}
+	status := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(status)
+}
+
+// makeRootfs needs a static busybox.
+func makeRootfs(dir string) error {
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		return err
+	}
+	for _, d := range []string{"bin", "dev", "proc", "sys", "tmp", "etc", "data"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	data, err := os.ReadFile(busybox)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), data, 0o755); err != nil {
+		return err
+	}
+	for _, applet := range []string{"true", "false", "echo", "cat", "sleep", "sh", "stty", "id", "mount", "grep", "ls", "touch", "hostname", "dd", "head", "kill", "pwd", "env", "test", "tail", "mknod"} {
+		if err := os.Symlink("busybox", filepath.Join(dir, "bin", applet)); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(dir, "etc/secret"), []byte("secret\n"), 0o644)
+}
+
+func needContainers(t testing.TB) {
+	if os.Getuid() != 0 {
+		t.Skip("containers need root")
+	}
+	if rootfs == "" {
+		t.Skip("no busybox to put into a container")
+	}
+}
+
+// ociSpec is what a client would send for args, small.
+func ociSpec(id string, args ...string) *specs.Spec {
+	caps := []string{"CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID"}
+	return &specs.Spec{
+		Version:  specs.Version,
+		Hostname: "box",
+		Root:     &specs.Root{Path: rootfs},
+		Process: &specs.Process{
+			Args: args, Cwd: "/", Env: []string{"PATH=/bin"},
+			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
+		},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc"},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755", "size=65536k"}},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666", "mode=0620"}},
+		},
+		Linux: &specs.Linux{
+			CgroupsPath: "/slipway-test/" + id,
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+			},
+			Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
+		},
+	}
+}
+
+func platformSpec(t testing.TB, id string, s *specs.Spec) platform.Spec {
+	data, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return platform.Spec{ID: id, Bundle: t.TempDir(), OCI: data}
+}
+
+func newExecutor(t testing.TB, root string) *linux.Executor {
+	e, err := linux.New(linux.Config{Root: root, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	return e
+}
+
+func TestExecutor(t *testing.T) {
+	needContainers(t)
+	testsuite.TestExecutor(t, func(t *testing.T) testsuite.ExecutorFixture {
+		root := t.TempDir()
+		e := newExecutor(t, root)
+		return testsuite.ExecutorFixture{
+			Executor: e,
+			Spec: func(t *testing.T, id string, args ...string) platform.Spec {
+				return platformSpec(t, id, ociSpec(id, args...))
+			},
+			Restart: func(t *testing.T) platform.Executor {
+				e.Close()
+				return newExecutor(t, root)
+			},
+		}
+	})
+}
+
+func BenchmarkRun(b *testing.B) {
+	needContainers(b)
+	e := newExecutor(b, b.TempDir())
+	b.Run("alone", func(b *testing.B) {
+		for b.Loop() {
+			run(b, e, "bench")
+		}
+	})
+	b.Run("four", func(b *testing.B) {
+		b.SetParallelism(2)
+		var n = make(chan string, 8)
+		for i := range 8 {
+			n <- "bench" + string(rune('a'+i))
+		}
+		b.RunParallel(func(pb *testing.PB) {
+			id := <-n
+			for pb.Next() {
+				run(b, e, id)
+			}
+		})
+	})
+}
+
+func run(b *testing.B, e *linux.Executor, id string) {
+	s := ociSpec(id, "true")
+	data, _ := json.Marshal(s)
+	c, err := e.Create(b.Context(), platform.Spec{ID: id, Bundle: "/tmp", OCI: data})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := c.Init().Start(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	if exit, err := c.Init().Wait(b.Context()); err != nil || exit.Status != 0 {
+		b.Fatal(exit, err)
+	}
+	if err := c.Delete(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+}
