@@ -76,7 +76,7 @@ func (w *writer) verify(size int64, expected digest.Digest) (digest.Digest, erro
 	return dgst, nil
 }
 
-// claim makes the caller the only one that commits dgst, and hides that blob until release.
+// claim makes the caller the only one that commits dgst until release.
 func (s *FS) claim(ctx context.Context, dgst digest.Digest) (release func(), err error) {
 	for {
 		s.mu.Lock()
@@ -113,6 +113,7 @@ func (w *writer) publish(d *directory, dgst digest.Digest) (err error) {
 	if err := s.at("commit: rename"); err != nil {
 		return err
 	}
+	defer s.hide(dgst)()
 	if err := s.root.Rename(w.dataPath(), blob); err != nil {
 		return err
 	}

@@ -36,7 +36,8 @@ type FS struct {
 
 	mu      sync.Mutex
 	writing map[string]struct{}             // names of ingests that are open or being removed
-	commits map[digest.Digest]chan struct{} // blobs that are being put in their place, not visible yet; closed at the end
+	commits map[digest.Digest]chan struct{} // digests that a Commit is at work on; closed at its end
+	hidden  map[digest.Digest]struct{}      // blobs in their place whose directory is not synced yet
 
 	// step is nil but in tests, which stop the store (or the process) before the named step of its work on disk.
 	step func(name string) error
@@ -75,6 +76,7 @@ func Open(dir string) (_ *FS, err error) {
 		blobs:   make(map[digest.Algorithm]*directory),
 		writing: make(map[string]struct{}),
 		commits: make(map[digest.Digest]chan struct{}),
+		hidden:  make(map[digest.Digest]struct{}),
 	}
 	if err := errors.Join(s.prepare(), s.sweep()); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open content store %s: %w", dir, err), s.Close())
@@ -142,14 +144,26 @@ func (s *FS) directory(dgst digest.Digest) (*directory, error) {
 	return d, nil
 }
 
-// visible is NotFound for a digest whose commit has not ended: its directory entry may not be durable yet.
+// visible is NotFound for a blob whose directory entry may not be durable yet.
 func (s *FS) visible(dgst digest.Digest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.commits[dgst]; ok {
+	if _, ok := s.hidden[dgst]; ok {
 		return fmt.Errorf("blob %s is being committed: %w", dgst, errdefs.ErrNotFound)
 	}
 	return nil
+}
+
+// hide makes a blob invisible until show.
+func (s *FS) hide(dgst digest.Digest) (show func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hidden[dgst] = struct{}{}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.hidden, dgst)
+	}
 }
 
 // checkBlob is NotFound for what stands under a digest and cannot be its blob.

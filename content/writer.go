@@ -183,6 +183,9 @@ func (w *writer) Write(p []byte) (int, error) {
 	if err := w.catchUp(); err != nil {
 		return 0, w.errorf("read back", err)
 	}
+	if err := w.store.at("write"); err != nil {
+		return 0, w.errorf("write to", err)
+	}
 	n, err := w.data.WriteAt(p, w.offset)
 	w.hash.Write(p[:n])
 	w.offset += int64(n)
