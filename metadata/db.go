@@ -45,7 +45,11 @@ func Open(path string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := migrate(b, migrations); err != nil {
+	err = migrate(b, migrations)
+	if err == nil {
+		err = complete(b)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open metadata %s: %w", path, err), b.Close())
 	}
 	if err := syncDir(filepath.Dir(path)); err != nil {
@@ -56,20 +60,17 @@ func Open(path string, o Options) (*DB, error) {
 	return db, nil
 }
 
-func openBolt(path string, timeout time.Duration, readOnly bool) (b *bbolt.DB, err error) {
-	err = guard(func() (err error) {
-		b, err = bbolt.Open(path, 0o600, &bbolt.Options{
-			Timeout:  timeout,
-			ReadOnly: readOnly,
-			// The list of free pages is found again at start, instead of being written with every commit: after a big
-			// deletion it would be the largest part of each.
-			NoFreelistSync: true,
-			FreelistType:   bbolt.FreelistMapType,
-			// Growing the map waits for all readers, so it begins larger than the file will be.
-			InitialMmapSize: initialMapSize,
-			NoStatistics:    true,
-		})
-		return err
+func openBolt(path string, timeout time.Duration, readOnly bool) (*bbolt.DB, error) {
+	b, err := openUnlessDamaged(path, &bbolt.Options{
+		Timeout:  timeout,
+		ReadOnly: readOnly,
+		// The list of free pages is found again at start, instead of being written with every commit: after a big
+		// deletion it would be the largest part of each.
+		NoFreelistSync: true,
+		FreelistType:   bbolt.FreelistMapType,
+		// Growing the map waits for all readers, so it begins larger than the file will be.
+		InitialMmapSize: initialMapSize,
+		NoStatistics:    true,
 	})
 	switch {
 	case err == nil:
@@ -83,6 +84,23 @@ func openBolt(path string, timeout time.Duration, readOnly bool) (b *bbolt.DB, e
 	}
 }
 
+// openUnlessDamaged makes an error of a panic and closes the file, which bbolt would leave locked.
+func openUnlessDamaged(path string, o *bbolt.Options) (b *bbolt.DB, err error) {
+	var file *os.File
+	o.OpenFile = func(name string, flag int, mode os.FileMode) (*os.File, error) {
+		var err error
+		file, err = os.OpenFile(name, flag, mode)
+		return file, err
+	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = errors.Join(damaged(path, fmt.Errorf("%v", r)), file.Close())
+		}
+	}()
+	return bbolt.Open(path, 0o600, o)
+}
+
 // initialMapSize is address space, not memory; on Windows it would be the size of the file.
 var initialMapSize = map[bool]int{true: 0, false: 1 << 30}[runtime.GOOS == "windows"]
 
@@ -91,8 +109,7 @@ func damaged(path string, err error) error {
 		path, err, errdefs.ErrDataLoss)
 }
 
-// guard runs fn and makes an error of what bbolt does with damaged files: panic, or touch the map where the file has no
-// pages or the disk fails. Other panics go on.
+// guard runs fn and makes an error of touching the map where the file has no pages or the disk fails. Other panics go on.
 func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {

@@ -30,11 +30,14 @@ const (
 	keySchema = "schema"
 )
 
+// buckets are those of the newest schema but for bucketMeta.
+var buckets = []string{bucketSequences, bucketNamespaces, bucketImages, bucketContainers, bucketSandboxes, bucketSnapshots,
+	bucketChildren, bucketLeases, bucketLeased, bucketBlobs, bucketIngests}
+
 // migrations lead from one schema to the next: the n-th makes n+1 of n, the first makes a file of nothing.
 var migrations = []func(*bbolt.Tx) error{
 	func(tx *bbolt.Tx) error {
-		for _, name := range []string{bucketSequences, bucketNamespaces, bucketImages, bucketContainers, bucketSandboxes, bucketSnapshots,
-			bucketChildren, bucketLeases, bucketLeased, bucketBlobs, bucketIngests} {
+		for _, name := range buckets {
 			if _, err := tx.CreateBucket([]byte(name)); err != nil {
 				return err
 			}
@@ -86,4 +89,16 @@ func schema(b *bbolt.DB) (version uint64, err error) {
 		return nil
 	})
 	return version, err
+}
+
+// complete is DataLoss when a bucket is missing.
+func complete(b *bbolt.DB) error {
+	return b.View(func(tx *bbolt.Tx) error {
+		for _, name := range buckets {
+			if tx.Bucket([]byte(name)) == nil {
+				return fmt.Errorf("it has no bucket %q: %w", name, errdefs.ErrDataLoss)
+			}
+		}
+		return nil
+	})
 }
