@@ -1,0 +1,94 @@
+package e2e
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// checkEmpty fails when anything is left of containers whose ids hold one of marks, once all of them, their images and
+// their snapshots are deleted: mounts, cgroups, processes, fifos, bundles, layers and blobs. Layers and blobs go in the
+// background, so it waits for those.
+func (d *daemon) checkEmpty(t *testing.T, marks ...string) {
+	t.Helper()
+	d.checkNoContainers(t, marks...)
+	for _, kind := range []string{"layers", "blobs", "ingests"} {
+		var left []string
+		eventually(t, "removal of all "+kind, func() bool {
+			left = d.onDisk(kind)
+			return len(left) == 0
+		})
+	}
+}
+
+// checkNoContainers fails when anything but images and their layers is left.
+func (d *daemon) checkNoContainers(t *testing.T, marks ...string) {
+	t.Helper()
+	if m := d.mounts(); len(m) > 0 {
+		t.Errorf("mounts are left: %q", m)
+	}
+	for _, pid := range d.processes() {
+		cmdline, _ := os.ReadFile(filepath.Join("/proc", itoa(pid), "cmdline"))
+		program := strings.ReplaceAll(string(cmdline), "\x00", " ")
+		if program != "" && !strings.Contains(program, "slipway-shim") && !strings.Contains(program, "slipwayd") {
+			t.Errorf("process %d is left: %s", pid, program)
+		}
+	}
+	for _, root := range []string{"/sys/fs/cgroup", d.state} {
+		for _, mark := range marks {
+			if found := pathsWith(root, mark); len(found) > 0 {
+				t.Errorf("left of %s: %q", mark, found)
+			}
+		}
+	}
+	err := filepath.WalkDir(d.state, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type()&fs.ModeNamedPipe != 0 {
+			t.Errorf("fifo is left: %s", path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// pathsWith are the paths below root whose last element holds mark.
+func pathsWith(root, mark string) []string {
+	var found []string
+	_ = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && strings.Contains(e.Name(), mark) {
+			found = append(found, path)
+		}
+		return nil // what goes away during the walk is not left
+	})
+	return found
+}
+
+// onDisk lists layers, blobs or ingests in the daemon's root.
+func (d *daemon) onDisk(kind string) []string {
+	var found []string
+	switch kind {
+	case "layers":
+		for _, driver := range []string{"overlay", "overlayfs", "native"} {
+			for _, sub := range []string{"layers", "snapshots"} {
+				found = append(found, children(filepath.Join(d.root, driver, sub))...)
+			}
+		}
+	case "blobs":
+		found = append(found, children(filepath.Join(d.root, "content", "blobs", "sha256"))...)
+	case "ingests":
+		found = append(found, children(filepath.Join(d.root, "content", "ingest"))...)
+	}
+	return found
+}
+
+func children(dir string) []string {
+	var all []string
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		all = append(all, filepath.Join(dir, e.Name()))
+	}
+	return all
+}
