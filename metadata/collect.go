@@ -94,30 +94,40 @@ func (db *DB) Collect(ctx context.Context, o CollectOptions) (Collected, error) 
 	if o.Now.IsZero() {
 		o.Now = time.Now()
 	}
-	c := &collection{
-		db: db, marks: map[node]mark{}, garbage: map[node]struct{}{}, out: Collected{Layers: map[string][]string{}},
-		graph: graph{now: o.Now.UTC(), backRefs: map[node][]node{}, conditions: map[node][]condition{}},
-	}
-	track := func(on bool) func(*Tx) error {
-		return func(*Tx) error {
-			db.tracker = tracker{on: on}
-			return nil
-		}
-	}
-	if err := db.Update(ctx, track(true)); err != nil {
-		return Collected{}, err
-	}
-	defer db.Update(context.WithoutCancel(ctx), track(false)) //nolint:errcheck // it fails only when nobody can write any more
-
+	c := newCollection(db, o.Now)
+	defer db.Update(context.WithoutCancel(ctx), c.track(false)) //nolint:errcheck // it fails only when nobody can write any more
 	begun := time.Now()
-	if err := db.View(ctx, func(tx *Tx) error { return c.find(ctx, tx) }); err != nil {
-		return c.out, fmt.Errorf("cannot find garbage: %w", err)
+	if err := c.begin(ctx); err != nil {
+		return Collected{}, fmt.Errorf("cannot find garbage: %w", err)
 	}
 	c.out.MarkTime = time.Since(begun)
 	begun = time.Now()
 	err := c.sweep(ctx)
 	c.out.RemoveTime = time.Since(begun)
 	return c.out, err
+}
+
+func newCollection(db *DB, now time.Time) *collection {
+	return &collection{
+		db: db, marks: map[node]mark{}, garbage: map[node]struct{}{}, out: Collected{Layers: map[string][]string{}},
+		graph: graph{now: now.UTC(), backRefs: map[node][]node{}, conditions: map[node][]condition{}},
+	}
+}
+
+// track makes a transaction from which on writes are noted, or not any more.
+func (c *collection) track(on bool) func(*Tx) error {
+	return func(*Tx) error {
+		c.db.tracker = tracker{on: on}
+		return nil
+	}
+}
+
+// begin has writes noted from now on, and then finds garbage.
+func (c *collection) begin(ctx context.Context) error {
+	if err := c.db.Update(ctx, c.track(true)); err != nil {
+		return err
+	}
+	return c.db.View(ctx, func(tx *Tx) error { return c.find(ctx, tx) })
 }
 
 // find marks what is reachable and makes garbage of the rest.
