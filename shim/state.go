@@ -51,7 +51,6 @@ func (m *Manager) end(e *entry, execID string, x Exit) {
 	if !e.exited(execID, x) {
 		return
 	}
-	reap(int(x.Pid))
 	id := execID
 	if id == "" {
 		id = e.id

@@ -183,7 +183,6 @@ func (m *Manager) note(env *types.Envelope) bool {
 			e.setPaused(false)
 		}
 	case *events.TaskExit:
-		reap(int(v.Pid))
 		execID := v.ID
 		if execID == v.ContainerID {
 			execID = ""

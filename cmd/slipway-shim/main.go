@@ -1,0 +1,64 @@
+// Command slipway-shim runs containers: one process for the whole host by default, behind containerd's task API v2 and v3
+// over ttrpc. slipwayd starts it as "slipway-shim serve" and does not take it along when it ends. Linked as
+// containerd-shim-slipway-v1 it serves a stock containerd, with that one's command line: start, delete, -info and -v.
+//
+// The same binary is executed once more inside every container as its init; whatever is linked here, every start of a
+// container pays for. No gRPC server, no daemon.
+//
+// What a crash leaves: containers, which run on until another shim of the same state directory adopts them.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintf(os.Stderr, "slipway-shim: %v\n", err)
+		}
+		os.Exit(1)
+	}
+}
+
+func run(args []string, stdin io.Reader, stdout io.Writer) error {
+	if len(args) > 0 && args[0] == "serve" {
+		return runServe(args[1:])
+	}
+	return runContainerd(args, stdin, stdout)
+}
+
+// runServe reads the command line that slipwayd uses.
+func runServe(args []string) error {
+	var c serveConfig
+	f := flag.NewFlagSet("serve", flag.ContinueOnError)
+	f.StringVar(&c.state, "state", "", "directory for what another shim needs to adopt the containers")
+	f.StringVar(&c.address, "address", "", "unix socket to listen on")
+	f.IntVar(&c.listenFd, "listen-fd", 0, "descriptor of a socket that listens already, instead of an address")
+	f.StringVar(&c.events, "events", os.Getenv("TTRPC_ADDRESS"), "unix socket that takes events, by containerd's ttrpc events service")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if c.state == "" || (c.address == "") == (c.listenFd == 0) || f.NArg() > 0 {
+		return errors.New("serve needs --state, and either --address or --listen-fd")
+	}
+	var err error
+	if c.state, err = filepath.Abs(c.state); err != nil {
+		return err
+	}
+	c.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := serve(c); err != nil {
+		c.log.Error("shim ends", "error", err)
+		return err
+	}
+	return nil
+}
