@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 
@@ -63,7 +65,7 @@ func (e *Engine) Apply(ctx context.Context, s Scope, desc ocispec.Descriptor, mo
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: sum.Digest(), Size: counted.n}, nil
 }
 
-func (e *Engine) applyTo(ctx context.Context, s Scope, mounts []storage.Mount, tar io.Reader) error {
+func (e *Engine) applyTo(ctx context.Context, s Scope, mounts []storage.Mount, tar *countingReader) error {
 	if len(mounts) == 0 {
 		return fmt.Errorf("no mounts are given: %w", errdefs.ErrInvalidArgument)
 	}
@@ -72,12 +74,39 @@ func (e *Engine) applyTo(ctx context.Context, s Scope, mounts []storage.Mount, t
 		return err
 	}
 	if key != "" {
-		_, err := snaps.Apply(ctx, key, tar)
+		// FailedPrecondition before anything is read: not empty any more, so it takes the way of foreign mounts.
+		if _, err := snaps.Apply(ctx, key, tar); tar.n > 0 || !errdefs.IsFailedPrecondition(err) {
+			return err
+		}
+	}
+	return mount.Temp(e.scratch(), mounts, func(root string) error {
+		if err := changeset.Apply(ctx, root, tar, changeset.Options{}); err != nil {
+			return err
+		}
+		return changeset.Sync(root)
+	})
+}
+
+// scratch is where file systems of clients are mounted out of sight.
+func (e *Engine) scratch() string { return filepath.Join(e.state, "diff") }
+
+// restoreScratch makes the directory and takes down what a crash left mounted in it.
+func (e *Engine) restoreScratch() error {
+	if err := os.MkdirAll(e.scratch(), 0o700); err != nil {
 		return err
 	}
-	return mount.Temp(e.state, mounts, func(root string) error {
-		return changeset.Apply(ctx, root, tar, changeset.Options{})
-	})
+	left, err := os.ReadDir(e.scratch())
+	if err != nil {
+		return err
+	}
+	for _, d := range left {
+		path := filepath.Join(e.scratch(), d.Name())
+		// Remove, not RemoveAll: should the unmount fail, nothing of the client's may be deleted.
+		if err := errors.Join(mount.Unmount(path), os.Remove(path)); err != nil {
+			return fmt.Errorf("cannot take down %s: %w", path, err)
+		}
+	}
+	return nil
 }
 
 // snapshotOf answers the active snapshot or view of the namespace that mounts came from, and "" when they are none of ours.
@@ -90,8 +119,7 @@ func (e *Engine) snapshotOf(ctx context.Context, s Scope, mounts []storage.Mount
 		snaps := &Snapshots{e: e, scope: s, name: name, driver: driver}
 		err := snaps.Walk(ctx, func(page []metadata.Snapshot) error {
 			for _, snap := range page {
-				// Every driver's mounts of a layer with content name its id; asking the driver about all others is spared.
-				if snap.Kind == storage.Active && !strings.Contains(text, snap.LayerID) {
+				if snap.Kind == storage.Active && !names(text, snap.LayerID) {
 					continue
 				}
 				theirs, err := snaps.Mounts(ctx, snap.Key)
@@ -113,6 +141,21 @@ func (e *Engine) snapshotOf(ctx context.Context, s Scope, mounts []storage.Mount
 		}
 	}
 	return nil, "", nil
+}
+
+// names tells whether a path in text has id as a whole element. The mounts of every driver name a layer with content, so
+// that the driver need not be asked about all others.
+func names(text, id string) bool {
+	for {
+		_, after, found := strings.Cut(text, "/"+id)
+		if !found {
+			return false
+		}
+		if after == "" || !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789", rune(after[0])) {
+			return true
+		}
+		text = after
+	}
 }
 
 // errFound ends a walk.
@@ -181,8 +224,8 @@ func (e *Engine) diffTo(ctx context.Context, s Scope, left, right []storage.Moun
 	if done || err != nil {
 		return err
 	}
-	return mount.Temp(e.state, left, func(lower string) error {
-		return mount.Temp(e.state, right, func(upper string) error {
+	return mount.Temp(e.scratch(), left, func(lower string) error {
+		return mount.Temp(e.scratch(), right, func(upper string) error {
 			return changeset.DiffTrees(ctx, lower, upper, w, changeset.Options{})
 		})
 	})

@@ -139,6 +139,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	}
 	e.background(e.trash.run)
 	e.background(e.gc.run)
+	e.restoreAutoRemove(ctx)
 	return nil
 }
 

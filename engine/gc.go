@@ -144,7 +144,8 @@ func (g *gcRunner) collect(ctx context.Context, wait bool) error {
 		g.publish(r)
 	}
 	if len(found.Removed) > 0 {
-		e.log.Debug("garbage collected", "records", len(found.Removed), "blobs", len(found.Blobs), "took", found.Duration)
+		e.log.Debug("garbage collected", "records", len(found.Removed), "blobs", len(found.Blobs),
+			"marked", found.Marked, "mark", found.MarkTime, "remove", found.RemoveTime, "longest hold", found.LongestHold)
 	}
 	if err == nil && wait {
 		err = e.trash.wait(ctx)

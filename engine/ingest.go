@@ -51,7 +51,10 @@ func (c *Content) Open(ctx context.Context, ref string, desc ocispec.Descriptor)
 		}
 	}()
 	w := &Writer{c: c, desc: desc, unlock: unlock}
-	if w.rec, err = c.recordIngest(ctx, ref, desc.Digest); err != nil {
+	w.rec, err = update(c.scope.ctx(ctx), c.e, func(tx *metadata.Tx) (metadata.Ingest, error) {
+		return c.ingests(tx).Open(metadata.Ingest{Ref: ref, Expected: desc.Digest})
+	})
+	if err != nil {
 		return nil, err
 	}
 	if desc.Digest != "" {
@@ -69,40 +72,22 @@ func (c *Content) Open(ctx context.Context, ref string, desc ocispec.Descriptor)
 
 // refuseExisting is AlreadyExists, and joins the lease, when the namespace has the blob.
 func (c *Content) refuseExisting(ctx context.Context, dgst digest.Digest) error {
-	b, err := c.Blob(ctx, dgst)
-	if errdefs.IsNotFound(err) {
+	switch err := c.Hold(ctx, dgst); {
+	case err == nil:
+		return fmt.Errorf("blob %s: %w", dgst, errdefs.ErrAlreadyExists)
+	case errdefs.IsNotFound(err):
 		return nil
-	}
-	if err != nil {
+	default:
 		return err
 	}
-	if err := c.Hold(ctx, b.Digest); err != nil {
-		return err
-	}
-	return fmt.Errorf("blob %s: %w", dgst, errdefs.ErrAlreadyExists)
 }
 
-// Hold puts a blob under the scope's lease; without one it does nothing.
+// Hold puts a blob under the scope's lease, when there is one. NotFound when the namespace has no such blob.
 func (c *Content) Hold(ctx context.Context, dgst digest.Digest) error {
-	if c.scope.Lease == "" {
-		return nil
+	if _, err := c.Blob(ctx, dgst); err != nil || c.scope.Lease == "" {
+		return err
 	}
-	return c.e.AddLeaseResource(ctx, c.scope.Namespace, c.scope.Lease, metadata.Resource{Type: "content", ID: dgst.String()})
-}
-
-// recordIngest answers the record of ref and makes it when there is none.
-func (c *Content) recordIngest(ctx context.Context, ref string, expected digest.Digest) (metadata.Ingest, error) {
-	get := func(tx *metadata.Tx) (metadata.Ingest, error) { return c.ingests(tx).Get(ref) }
-	if rec, err := view(ctx, c.e, get); err == nil && c.scope.Lease == "" || err != nil && !errdefs.IsNotFound(err) {
-		return rec, err
-	}
-	rec, err := update(c.scope.ctx(ctx), c.e, func(tx *metadata.Tx) (metadata.Ingest, error) {
-		return c.ingests(tx).Create(metadata.Ingest{Ref: ref, Expected: expected})
-	})
-	if errdefs.IsAlreadyExists(err) { // it has joined the lease
-		return view(ctx, c.e, get)
-	}
-	return rec, err
+	return c.e.db.Update(c.scope.ctx(ctx), func(tx *metadata.Tx) error { return c.blobs(tx).Lease(dgst) })
 }
 
 // begin opens the store's writer.

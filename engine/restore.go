@@ -23,7 +23,16 @@ func (e *Engine) restore(ctx context.Context) error {
 	if err := e.restoreIngests(ctx); err != nil {
 		return fmt.Errorf("cannot reconcile ingests: %w", err)
 	}
+	if err := e.restoreScratch(); err != nil && !errdefs.IsNotImplemented(err) {
+		return fmt.Errorf("cannot remove what diffs left: %w", err)
+	}
+	if err := e.removeCheckpoints(); err != nil {
+		return fmt.Errorf("cannot remove what checkpoints left: %w", err)
+	}
 	e.background(e.sweepBlobs)
+	if err := e.restoreScratch(); err != nil && !errdefs.IsNotImplemented(err) {
+		return fmt.Errorf("cannot remove what diffs left: %w", err)
+	}
 	if err := e.removeCheckpoints(); err != nil {
 		return err
 	}
@@ -40,55 +49,38 @@ func (e *Engine) restoreLayers(ctx context.Context, name string, driver storage.
 	if err != nil {
 		return err
 	}
-	want, err := view(ctx, e, func(tx *metadata.Tx) (map[string]struct{}, error) { return tx.LayerIDs(name) })
+	missing, err := view(ctx, e, func(tx *metadata.Tx) (map[string]metadata.Owner, error) { return tx.LayerIDs(name) })
 	if err != nil {
 		return err
 	}
 	for _, id := range have {
-		if _, ok := want[id]; ok {
-			delete(want, id)
+		if _, ok := missing[id]; ok {
+			delete(missing, id)
 			continue
 		}
 		e.trash.put(name, id)
 	}
-	if len(want) == 0 {
-		return nil
+	for _, owner := range missing {
+		s := &Snapshots{e: e, scope: Scope{Namespace: owner.Namespace}, name: name, driver: driver}
+		if err := s.remake(ctx, owner.Name); err != nil {
+			e.log.Error("a snapshot has lost its layer", "snapshotter", name, "namespace", owner.Namespace, "snapshot", owner.Name, "err", err)
+		}
 	}
-	return e.makeLayers(ctx, name, driver, want)
+	return nil
 }
 
-// makeLayers makes the layers in missing that may be made: those of active snapshots and views, which are empty because no
-// client ever got an answer for them. A committed layer that is missing cannot be made again.
-func (e *Engine) makeLayers(ctx context.Context, name string, driver storage.Driver, missing map[string]struct{}) error {
-	namespaces, err := e.ListNamespaces(ctx)
+// remake makes the layer of an active snapshot or view, which is empty because no client ever got an answer for it. A
+// committed layer that is gone cannot be made again.
+func (s *Snapshots) remake(ctx context.Context, key string) error {
+	layer, err := s.layer(ctx, key)
 	if err != nil {
 		return err
 	}
-	for _, ns := range namespaces {
-		s := &Snapshots{e: e, scope: Scope{Namespace: ns.Name}, name: name, driver: driver}
-		err := s.Walk(ctx, func(page []metadata.Snapshot) error {
-			for _, snap := range page {
-				if _, ok := missing[snap.LayerID]; !ok {
-					continue
-				}
-				if snap.Kind == storage.Committed {
-					e.log.Error("a committed layer is gone from disk: remove the images that use it and pull them again",
-						"snapshotter", name, "namespace", ns.Name, "snapshot", snap.Key, "layer", snap.LayerID)
-					continue
-				}
-				layer, err := s.layer(ctx, snap.Key)
-				if err != nil {
-					return err
-				}
-				if err := driver.Create(ctx, layer); err != nil && !errdefs.IsAlreadyExists(err) {
-					e.log.Error("cannot make the layer of a snapshot", "snapshotter", name, "namespace", ns.Name, "snapshot", snap.Key, "err", err)
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+	if layer.Kind == storage.Committed {
+		return fmt.Errorf("layer %s is not on disk, remove the images that use it and pull them again: %w", layer.ID, errdefs.ErrDataLoss)
+	}
+	if err := s.driver.Create(ctx, layer); err != nil && !errdefs.IsAlreadyExists(err) {
+		return err
 	}
 	return nil
 }
@@ -99,7 +91,7 @@ func (e *Engine) restoreIngests(ctx context.Context) error {
 	if err != nil || len(have) == 0 {
 		return err
 	}
-	want, err := view(ctx, e, func(tx *metadata.Tx) (map[string]struct{}, error) { return tx.StoreRefs() })
+	want, err := view(ctx, e, func(tx *metadata.Tx) (map[string]metadata.Owner, error) { return tx.StoreRefs() })
 	if err != nil {
 		return err
 	}

@@ -165,7 +165,7 @@ func (s *Snapshots) Commit(ctx context.Context, name, key string, labels map[str
 		return err
 	}
 	defer unlock()
-	layer, err := s.committable(ctx, name, key)
+	layer, err := s.committable(ctx, name, key, parent)
 	if err != nil {
 		return err
 	}
@@ -184,8 +184,9 @@ func (s *Snapshots) Commit(ctx context.Context, name, key string, labels map[str
 	return nil
 }
 
-// committable answers the layer of key, and fails for what the commit would refuse after the work of sealing.
-func (s *Snapshots) committable(ctx context.Context, name, key string) (storage.Layer, error) {
+// committable answers the layer of key, on parent if there is one, and fails for what the commit would refuse after the work
+// of sealing.
+func (s *Snapshots) committable(ctx context.Context, name, key, parent string) (storage.Layer, error) {
 	return view(ctx, s.e, func(tx *metadata.Tx) (storage.Layer, error) {
 		layer, err := s.records(tx).Layer(key)
 		if err != nil {
@@ -199,7 +200,12 @@ func (s *Snapshots) committable(ctx context.Context, name, key string) (storage.
 		} else if !errdefs.IsNotFound(err) {
 			return layer, err
 		}
-		return layer, nil
+		if parent == "" || len(layer.Parents) > 0 {
+			return layer, nil
+		}
+		base, err := s.records(tx).Layer(parent)
+		layer.Parents = append([]string{base.ID}, base.Parents...)
+		return layer, err
 	})
 }
 

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strings"
+	"sync/atomic"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
@@ -30,10 +32,12 @@ type Options struct {
 	Revision string
 }
 
-// Server is a gRPC server with all services registered. It is NOT_SERVING to health checks until Ready.
+// Server is a gRPC server with all services registered. Until Ready it is NOT_SERVING to health checks, and all other calls
+// are Unavailable.
 type Server struct {
 	*grpc.Server
 	health *health.Server
+	guard  *guard
 }
 
 // NewServer makes a server over eng; the caller Serves listeners with it and Stops it.
@@ -41,8 +45,9 @@ func NewServer(eng *engine.Engine, o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	g := guard{log: o.Log}
+	g := &guard{log: o.Log}
 	s := &Server{
+		guard: g,
 		Server: grpc.NewServer(
 			grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 			grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream),
@@ -57,25 +62,42 @@ func NewServer(eng *engine.Engine, o Options) *Server {
 	return s
 }
 
-// Ready tells health checks that the engine has started.
+// Ready lets calls in and tells health checks that the engine has started.
 func (s *Server) Ready() {
+	s.guard.ready.Store(true)
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
 }
 
 // guard is the one place where errors become gRPC statuses and panics become errors.
-type guard struct{ log *slog.Logger }
+type guard struct {
+	log   *slog.Logger
+	ready atomic.Bool
+}
 
-func (g guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	defer func() { err = g.translate(info.FullMethod, recover(), err) }()
+	if err := g.admit(info.FullMethod); err != nil {
+		return nil, err
+	}
 	return next(ctx, req)
 }
 
-func (g guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	defer func() { err = g.translate(info.FullMethod, recover(), err) }()
+	if err := g.admit(info.FullMethod); err != nil {
+		return err
+	}
 	return next(srv, ss)
 }
 
-func (g guard) translate(method string, panicked any, err error) error {
+func (g *guard) admit(method string) error {
+	if g.ready.Load() || strings.HasPrefix(method, "/"+healthpb.Health_ServiceDesc.ServiceName+"/") {
+		return nil
+	}
+	return fmt.Errorf("daemon is starting, try again in a moment: %w", errdefs.ErrUnavailable)
+}
+
+func (g *guard) translate(method string, panicked any, err error) error {
 	if panicked != nil {
 		g.log.Error("call panicked", "method", method, "panic", panicked, "stack", string(debug.Stack()))
 		err = fmt.Errorf("%s failed on a fault of the daemon, see its log: %w", method, errdefs.ErrInternal)

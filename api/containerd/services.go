@@ -20,4 +20,5 @@ var services = []func(grpc.ServiceRegistrar, *engine.Engine, Options){
 	registerEvents,
 	registerMounts,
 	registerTasks,
+	registerTransfer,
 }

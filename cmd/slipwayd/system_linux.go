@@ -1,0 +1,56 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func checkPrivileges() error {
+	if os.Geteuid() != 0 {
+		return errors.New("must run as root, because it mounts file systems and makes namespaces; try sudo")
+	}
+	return nil
+}
+
+// lockRoot makes this the only daemon on a root. The lock ends with the process, however it ends.
+func lockRoot(root string) (unlock func(), err error) {
+	if err := os.MkdirAll(root, 0o711); err != nil {
+		return nil, fmt.Errorf("cannot make the root directory: %w", err)
+	}
+	path := filepath.Join(root, "lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock the root directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
+		}
+		pid, _ := os.ReadFile(path)
+		return nil, fmt.Errorf("another slipwayd (process %s) uses the root %s; stop it or choose another --root", strings.TrimSpace(string(pid)), root)
+	}
+	// The pid is for the message above; the lock is what counts.
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt([]byte(fmt.Sprintln(os.Getpid())), 0)
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// adoptOrphans makes this process the parent of those whose parent, a shim, dies: their exit status then comes here
+// instead of to pid 1, where it would be lost.
+func adoptOrphans() error {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("cannot become a subreaper: %w", err)
+	}
+	return nil
+}
+
+// settle gives memory back that only starting needed.
+func settle() { debug.FreeOSMemory() }

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/slipwayd/slipway/api/containerd"
+	"github.com/slipwayd/slipway/content"
+	"github.com/slipwayd/slipway/engine"
+	"github.com/slipwayd/slipway/metadata"
+	"github.com/slipwayd/slipway/shim"
+	"github.com/slipwayd/slipway/storage"
+)
+
+// daemon is all that was wired.
+type daemon struct {
+	engine *engine.Engine
+	grpc   *containerd.Server
+	ttrpc  *containerd.TTRPCServer
+	system func() // ends what belongs to the operating system
+}
+
+// close ends calls first, as they use the engine. Containers go on running.
+func (d *daemon) close() error {
+	err := d.ttrpc.Close()
+	gracefulStop(d.grpc)
+	err = errors.Join(err, d.engine.Close())
+	d.system()
+	return err
+}
+
+// drivers are the storage drivers of a machine.
+type drivers struct {
+	byName map[string]storage.Driver // by the names that containerd's clients use
+	chosen string
+	notes  []string // what the machine cannot do, and why
+}
+
+// wire makes the parts in the order in which they need each other and hands them to the engine. After an error nothing of
+// them is left open.
+func wire(c config, log *slog.Logger) (_ *daemon, err error) {
+	d := &daemon{}
+	var undo []func() error
+	defer func() {
+		for i := len(undo) - 1; err != nil && i >= 0; i-- {
+			err = errors.Join(err, undo[i]())
+		}
+	}()
+
+	// The machine: orphans come to this process from the first shim on.
+	system, err := startSystem(log)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() error { system(); return nil })
+
+	// What is on disk: layers, blobs, and the records that give them meaning.
+	layers, err := openDrivers(c, log)
+	if err != nil {
+		return nil, err
+	}
+	blobs, err := content.Open(filepath.Join(c.Root, "content"))
+	if err != nil {
+		return nil, err
+	}
+	db, err := metadata.Open(filepath.Join(c.Root, "metadata.db"), metadata.Options{LockTimeout: time.Second})
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, db.Close)
+
+	// Shims tell of tasks from the moment the manager listens; the engine that publishes it comes a little later.
+	var eng *engine.Engine
+	made := make(chan struct{})
+	tasks, err := shim.New(shim.Config{
+		State: filepath.Join(c.State, "shim"), Binary: c.Shim.Path, Group: c.Shim.Group, Runtimes: runtimes(c.Shim.Runtimes),
+		Address: c.Address, Log: log,
+		Events: func(ev shim.Event) {
+			<-made
+			publish(eng, log, ev)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, tasks.Close)
+
+	eng, err = engine.New(engine.Parts{
+		DB: db, Content: blobs, Drivers: layers.byName, DefaultDriver: layers.chosen, Tasks: tasks,
+		Root: c.Root, State: c.State, Log: log, EventField: containerd.EventField,
+		GCDelay: time.Duration(c.GC.Delay), GCInterval: time.Duration(c.GC.Interval),
+	})
+	if err != nil {
+		return nil, err
+	}
+	close(made)
+	undo = []func() error{func() error { system(); return nil }, eng.Close} // which closes the parts
+
+	d.engine, d.system = eng, system
+	d.grpc = containerd.NewServer(eng, containerd.Options{Log: log, Version: apiVersion, Revision: version})
+	if d.ttrpc, err = containerd.NewTTRPCServer(eng); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// apiVersion is the version of containerd whose API this is: clients decide by it what they may ask for.
+const apiVersion = "2.3.0+slipway"
+
+func runtimes(paths map[string]string) map[string]shim.RuntimeConfig {
+	all := make(map[string]shim.RuntimeConfig, len(paths))
+	for name, path := range paths {
+		all[name] = shim.RuntimeConfig{Path: path}
+	}
+	return all
+}
+
+// publish hands a shim's event to the engine.
+func publish(eng *engine.Engine, log *slog.Logger, ev shim.Event) {
+	err := eng.TaskEvent(context.Background(), engine.Event{
+		At: ev.At, Namespace: ev.Namespace, Topic: ev.Topic, Payload: ev.Payload,
+	})
+	if err != nil {
+		log.Warn("a shim told of something that cannot be published", "topic", ev.Topic, "err", err)
+	}
+}
