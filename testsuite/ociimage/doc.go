@@ -112,6 +112,7 @@ func (i Image) build(b *Built) (ocispec.Descriptor, error) {
 	}
 	config := ocispec.Image{
 		Platform: i.platform(),
+		Created:  &Epoch,
 		Config:   i.Config,
 		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}},
 	}
