@@ -66,20 +66,22 @@ func (e *Executor) create(ctx context.Context, s platform.Spec) (_ *container, e
 			c.undo()
 		}
 	}()
+	if len(s.Rootfs) > 0 { // libcontainer looks whether it is there
+		if err := os.MkdirAll(filepath.Join(s.Bundle, "rootfs"), 0o711); err != nil {
+			return nil, fmt.Errorf("cannot make the directory for the root file system: %w", err)
+		}
+	}
 	if c.lc, err = libcontainer.Create(filepath.Join(c.dir, stateDir), s.Name, config); err != nil {
 		return nil, classify(err)
 	}
+	// From here on, and not before, the cgroup is known to be ours to clean up.
 	c.record = &record{Name: s.Name, Bundle: s.Bundle, Mounted: len(s.Rootfs) > 0, Cgroup: *config.Cgroups, Resources: spec.Linux.Resources}
 	c.record.Cgroup.Resources = &cgroups.Resources{}
 	if err := c.writeRecord(); err != nil {
 		return nil, err
 	}
 	if c.record.Mounted {
-		root := c.rootfs()
-		if err := os.MkdirAll(root, 0o711); err != nil {
-			return nil, fmt.Errorf("cannot make the directory for the root file system: %w", err)
-		}
-		if err := mount.All(root, s.Rootfs); err != nil {
+		if err := mount.All(c.rootfs(), s.Rootfs); err != nil {
 			return nil, err
 		}
 	}

@@ -66,6 +66,7 @@ func readRecord(dir string) (*record, error) {
 	if err := json.Unmarshal(data, &r); err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", filepath.Join(dir, recordFile), err)
 	}
+	r.Cgroup.Resources = &cgroups.Resources{}
 	return &r, nil
 }
 

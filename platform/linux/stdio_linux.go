@@ -75,6 +75,10 @@ func (s *stdio) pipes(p *libcontainer.Process, uid, gid uint32) error {
 		to    io.Writer
 		child *io.Writer
 	}{{s.io.Stdout, &p.Stdout}, {s.io.Stderr, &p.Stderr}} {
+		if out.child == &p.Stderr && sameWriter(s.io.Stdout, s.io.Stderr) {
+			p.Stderr = p.Stdout // one pipe, so that one goroutine at a time writes
+			continue
+		}
 		if f, ok := out.to.(*os.File); ok {
 			*out.child = f
 		} else if out.to != nil {
@@ -88,6 +92,12 @@ func (s *stdio) pipes(p *libcontainer.Process, uid, gid uint32) error {
 		}
 	}
 	return nil
+}
+
+// sameWriter is false for writers that cannot be compared.
+func sameWriter(a, b io.Writer) bool {
+	defer func() { _ = recover() }()
+	return a == b
 }
 
 func ownedPipe(uid, gid uint32) (r, w *os.File, err error) {
