@@ -1,0 +1,8 @@
+//go:build !linux
+
+package testsuite
+
+import "github.com/containerd/errdefs"
+
+// ReadTree is not implemented on this system.
+func ReadTree(string) (Tree, error) { return nil, errdefs.ErrNotImplemented }
