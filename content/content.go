@@ -60,7 +60,8 @@ type Ingester interface {
 // Writer appends to one ingest. It is not safe for concurrent use.
 type Writer interface {
 	// Write appends; the bytes survive a crash of the process, and after Commit a power failure too. What would go past
-	// the expected size is OutOfRange and not written at all, so that an endless body fills no disk.
+	// the expected size is OutOfRange and not written at all, so that an endless body fills no disk. On a full disk it is
+	// ResourceExhausted, and what was written stays.
 	io.Writer
 	// Close releases the lock and keeps what was written, so that the ingest can be resumed.
 	io.Closer

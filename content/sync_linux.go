@@ -30,3 +30,8 @@ func startWriteback(f *os.File, offset, length int64) {
 func adviseSequential(f *os.File) {
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
 }
+
+// diskFull says whether err means that there is no room: on the device, in the quota, or below the file size limit.
+func diskFull(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
+}

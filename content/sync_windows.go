@@ -1,6 +1,11 @@
 package content
 
-import "os"
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/windows"
+)
 
 // syncData makes a file's bytes and length durable.
 func syncData(f *os.File) error {
@@ -15,3 +20,8 @@ func syncDirectory(*os.File) error {
 func startWriteback(*os.File, int64, int64) {}
 
 func adviseSequential(*os.File) {}
+
+// diskFull says whether err means that there is no room on the volume.
+func diskFull(err error) bool {
+	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
+}

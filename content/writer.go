@@ -59,6 +59,9 @@ func (s *FS) Writer(ctx context.Context, ref string, desc ocispec.Descriptor) (W
 	w, err := s.openWriter(name, ref, desc)
 	if err != nil {
 		s.unlock(name)
+		if diskFull(err) {
+			err = fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+		}
 		return nil, fmt.Errorf("cannot open ingest %q: %w", ref, err)
 	}
 	return w, nil
@@ -151,6 +154,9 @@ func (w *writer) resume(desc ocispec.Descriptor) error {
 }
 
 func (w *writer) errorf(verb string, err error) error {
+	if diskFull(err) {
+		err = fmt.Errorf("%w (free some space; the ingest is kept and can be resumed): %w", err, errdefs.ErrResourceExhausted)
+	}
 	return fmt.Errorf("cannot %s ingest %q: %w", verb, w.meta.Ref, err)
 }
 
