@@ -60,3 +60,44 @@ func tagOf(name string) string {
 	}
 	return "latest"
 }
+
+// WriteDockerArchive writes the image as "docker save" does: a tar with manifest.json ("Image Tarball Format" of the Docker
+// Image Specification v1.2), configs by their digest, and layers uncompressed or not, as they are.
+func (b *Built) WriteDockerArchive(w io.Writer, names ...string) error {
+	type entry struct {
+		Config   string
+		RepoTags []string
+		Layers   []string
+	}
+	var manifest []entry
+	var files []File
+	have := map[string]bool{}
+	add := func(name string, data []byte) string {
+		if !have[name] {
+			have[name] = true
+			files = append(files, File{Header: tar.Header{Name: name, Mode: 0o644}, Body: data})
+		}
+		return name
+	}
+	for _, desc := range b.Manifests {
+		var m ocispec.Manifest
+		if err := json.Unmarshal(b.Blobs[desc.Digest].Data, &m); err != nil {
+			return err
+		}
+		e := entry{Config: add(m.Config.Digest.Encoded()+".json", b.Blobs[m.Config.Digest].Data), RepoTags: names}
+		for _, l := range m.Layers {
+			e.Layers = append(e.Layers, add(l.Digest.Encoded()+"/layer.tar", b.Blobs[l.Digest].Data))
+		}
+		manifest = append(manifest, e)
+	}
+	manifestJSON, err := json.Marshal(manifest)
+	if err != nil {
+		return err
+	}
+	data, err := TarBytes(append(files, Regular("manifest.json", 0o644, string(manifestJSON))))
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(data)
+	return err
+}

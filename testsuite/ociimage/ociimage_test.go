@@ -5,7 +5,11 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
@@ -143,6 +147,36 @@ func TestBusybox(t *testing.T) {
 	for _, name := range []string{"bin/sh", "bin/true", "bin/echo"} {
 		if links[name] != "bin/busybox" {
 			t.Errorf("%s links to %q", name, links[name])
+		}
+	}
+}
+
+// TestSkopeoReads asks another reader about both kinds of archive.
+func TestSkopeoReads(t *testing.T) {
+	skopeo, err := exec.LookPath("skopeo")
+	if err != nil {
+		t.Skip("skopeo is not installed")
+	}
+	img := ociimage.Image{Layers: []ociimage.Layer{
+		{Files: []ociimage.File{ociimage.Regular("f", 0o644, "x")}, Compression: ociimage.None},
+		{Files: []ociimage.File{ociimage.Regular("g", 0o644, "y")}, Compression: ociimage.None},
+	}}
+	built, _, _ := build(t, img)
+	for transport, write := range map[string]func(io.Writer, ...string) error{
+		"oci-archive":    built.WriteLayout,
+		"docker-archive": built.WriteDockerArchive,
+	} {
+		path := filepath.Join(t.TempDir(), "image.tar")
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(write(f, "docker.io/library/x:v1"), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command(skopeo, "copy", transport+":"+path, "dir:"+t.TempDir()).CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v: %s", transport, err, out)
 		}
 	}
 }

@@ -71,7 +71,11 @@ func (t *tokens) allow(w http.ResponseWriter, r *http.Request) bool {
 	if reason == "" {
 		return true
 	}
-	challenge := fmt.Sprintf(`Bearer realm="http://%s/token",service="registry.test"`, r.Host)
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	challenge := fmt.Sprintf(`Bearer realm="%s://%s/token",service="registry.test"`, scheme, r.Host)
 	if scope != "" {
 		challenge += fmt.Sprintf(`,scope=%q`, scope)
 	}

@@ -43,7 +43,7 @@ func (r *Registry) storageURL(dgst digest.Digest, uses int) (string, error) {
 	s := &r.storage
 	s.once.Do(func() {
 		s.uses = make(map[string]int)
-		s.host, s.err = r.serve("127.0.0.1:0", http.HandlerFunc(r.serveStorage))
+		s.host, s.err = r.serve("127.0.0.1:0", http.HandlerFunc(r.serveStorage), nil)
 	})
 	if s.err != nil {
 		return "", s.err

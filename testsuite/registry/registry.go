@@ -17,6 +17,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -84,7 +85,7 @@ func Start(t T) *Registry {
 
 // Listen serves plain HTTP on addr (port 0 for any) until Close.
 func (r *Registry) Listen(addr string) error {
-	host, err := r.serve(addr, r)
+	host, err := r.serve(addr, r, nil)
 	if err != nil {
 		return err
 	}
@@ -94,17 +95,22 @@ func (r *Registry) Listen(addr string) error {
 	return nil
 }
 
-func (r *Registry) serve(addr string, h http.Handler) (host string, err error) {
+// serve begins to serve h, over TLS when there is a configuration for it.
+func (r *Registry) serve(addr string, h http.Handler, conf *tls.Config) (host string, err error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return "", err
+	}
+	host = l.Addr().String()
+	if conf != nil {
+		l = tls.NewListener(l, conf)
 	}
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	r.mu.Lock()
 	r.servers = append(r.servers, srv)
 	r.mu.Unlock()
 	r.serving.Go(func() { _ = srv.Serve(l) }) // ends by Close
-	return l.Addr().String(), nil
+	return host, nil
 }
 
 // Close stops serving and cuts all connections.

@@ -2,6 +2,8 @@ package registry_test
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -231,6 +233,34 @@ func TestPushIndex(t *testing.T) {
 			if a := get(t, r, "/v2/multi/manifests/"+target); a.status != 200 {
 				t.Errorf("%s: %d", target, a.status)
 			}
+		}
+	}
+}
+
+func TestTLS(t *testing.T) {
+	r := registry.New()
+	ca, err := r.ListenTLS("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	for name, c := range map[string]struct {
+		roots *x509.CertPool
+		works bool
+	}{"trusting": {pool, true}, "unknown authority": {x509.NewCertPool(), false}} {
+		client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.roots}, DisableKeepAlives: true}}
+		resp, err := client.Get("https://" + r.Host() + "/v2/")
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		if works := err == nil; works != c.works {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
