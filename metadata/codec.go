@@ -1,7 +1,6 @@
 package metadata
 
 import (
-	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -74,7 +73,7 @@ func decodeParts(data []byte, list []*[]byte, done func()) error {
 		if err != nil {
 			return err
 		}
-		*p, data = bytes.Clone(part), rest
+		*p, data = append([]byte(nil), part...), rest
 	}
 	done()
 	return nil
