@@ -143,20 +143,24 @@ func (e *Engine) snapshotOf(ctx context.Context, s Scope, mounts []storage.Mount
 	return nil, "", nil
 }
 
-// names tells whether a path in text has id as a whole element. The mounts of every driver name a layer with content, so
-// that the driver need not be asked about all others.
+// names tells whether text has id as a whole word. The mounts of every driver name a layer with content, so that the driver
+// need not be asked about all others.
 func names(text, id string) bool {
-	for {
-		_, after, found := strings.Cut(text, "/"+id)
+	for rest := text; ; {
+		_, after, found := strings.Cut(rest, id)
 		if !found {
 			return false
 		}
-		if after == "" || !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789", rune(after[0])) {
+		at := len(text) - len(after) - len(id)
+		if (at == 0 || !isIDByte(text[at-1])) && (after == "" || !isIDByte(after[0])) {
 			return true
 		}
-		text = after
+		rest = after
 	}
 }
+
+// isIDByte is true for what layer ids are made of (storage.Layer).
+func isIDByte(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
 
 // errFound ends a walk.
 var errFound = errors.New("found")

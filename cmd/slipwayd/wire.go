@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/slipwayd/slipway/api/containerd"
+	"github.com/slipwayd/slipway/api/slipway"
 	"github.com/slipwayd/slipway/content"
 	"github.com/slipwayd/slipway/engine"
+	"github.com/slipwayd/slipway/image/registry"
 	"github.com/slipwayd/slipway/metadata"
 	"github.com/slipwayd/slipway/shim"
 	"github.com/slipwayd/slipway/storage"
@@ -90,7 +92,8 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 
 	eng, err = engine.New(engine.Parts{
 		DB: db, Content: blobs, Drivers: layers.byName, DefaultDriver: layers.chosen, Tasks: tasks,
-		Root: c.Root, State: c.State, Log: log, EventField: containerd.EventField,
+		Registry: registry.New(registry.Config{HostsDirs: []string{c.Registry.ConfigPath}, UserAgent: "slipway/" + version}),
+		Root:     c.Root, State: c.State, Log: log, EventField: containerd.EventField,
 		GCDelay: time.Duration(c.GC.Delay), GCInterval: time.Duration(c.GC.Interval),
 	})
 	if err != nil {
@@ -104,6 +107,12 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 	if d.ttrpc, err = containerd.NewTTRPCServer(eng); err != nil {
 		return nil, err
 	}
+	uuid, err := eng.UUID()
+	if err != nil {
+		return nil, err
+	}
+	kernel, cgroup := machine()
+	slipway.Register(d.grpc, eng, slipway.Host{Version: version, UUID: uuid, Kernel: kernel, Cgroup: cgroup, Notes: layers.notes})
 	return d, nil
 }
 
