@@ -42,13 +42,12 @@ type Config struct {
 	ChunkSize int64
 	// Retries is how often all hosts are tried again after failures that may pass; 0 for 5, -1 for never.
 	Retries int
+	// Backoff is the first pause between such rounds, doubled for each up to 25 times as much; 0 for 200 ms.
+	Backoff time.Duration
 	// MaxRetryAfter caps what a registry may make us wait; 0 for a minute.
 	MaxRetryAfter time.Duration
 	// StallTimeout ends a connection that delivers nothing for so long; 0 for a minute.
 	StallTimeout time.Duration
-
-	// sleep waits between tries; tests replace it.
-	sleep func(ctx context.Context, d time.Duration) error
 }
 
 // Options of one operation.
@@ -79,14 +78,14 @@ func New(c Config) *Client {
 	if c.Retries == 0 {
 		c.Retries = 5
 	}
+	if c.Backoff <= 0 {
+		c.Backoff = 200 * time.Millisecond
+	}
 	if c.MaxRetryAfter <= 0 {
 		c.MaxRetryAfter = time.Minute
 	}
 	if c.StallTimeout <= 0 {
 		c.StallTimeout = time.Minute
-	}
-	if c.sleep == nil {
-		c.sleep = sleep
 	}
 	return &Client{config: c, transports: map[string]*http.Transport{}}
 }

@@ -62,7 +62,7 @@ func (r *Remote) each(ctx context.Context, c hosts.Capability, first, retries in
 			return summary(errs)
 		}
 		live = again
-		if err := r.config.sleep(ctx, max(wait, backoff(round))); err != nil {
+		if err := sleep(ctx, max(wait, r.backoff(round))); err != nil {
 			return err
 		}
 	}
@@ -81,10 +81,10 @@ func summary(errs []error) error {
 	return fmt.Errorf("%w (before that: %s)", last, strings.Join(others, "; "))
 }
 
-// backoff is 200 ms doubled for each round up to 5 s, of which a random half is left out so that clients do not come in step.
-func backoff(round int) time.Duration {
-	d := min(200*time.Millisecond<<min(round, 10), 5*time.Second)
-	return d/2 + rand.N(d/2)
+// backoff is the pause after a round, of which a random half is left out so that clients do not come in step.
+func (r *Remote) backoff(round int) time.Duration {
+	d := min(r.config.Backoff<<min(round, 10), 25*r.config.Backoff)
+	return d/2 + rand.N(d/2+1)
 }
 
 // request makes a request for path below the repository ("/manifests/x").

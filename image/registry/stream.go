@@ -114,7 +114,7 @@ func (s *stream) lost(err error) error {
 		return fmt.Errorf("cannot read %s beyond byte %d of %d: %w", s.desc.Digest, s.offset, s.desc.Size, explain(err, s.remote.ref.Host))
 	}
 	if s.failures > 0 {
-		return s.remote.config.sleep(s.ctx, backoff(s.failures-1))
+		return sleep(s.ctx, s.remote.backoff(s.failures-1))
 	}
 	return nil
 }
