@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command bench measures Slipway and its peers side by side in one run and prints a table of ratios, for `make bench`.
 //
 //	bench -slipway bin -registry 127.0.0.1:5000 [-peers DIR] [-only NAME] [-rounds N]
