@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
-	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
@@ -56,6 +55,10 @@ func (b *builtin) connection(ctx context.Context) (*conn, error) {
 		return nil, fmt.Errorf("the daemon is ending: %w", errdefs.ErrUnavailable)
 	}
 	c, err := connect(ctx, b.socket(), 3, "", "")
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		// One that goes away while it is asked is being killed just now: the next attempt finds nobody.
+		c, err = connect(ctx, b.socket(), 3, "", "")
+	}
 	if nobodyListens(err) {
 		if err = b.start(); err == nil {
 			c, err = connect(ctx, b.socket(), 3, "", "")
@@ -146,18 +149,7 @@ func (b *builtin) guard(c *conn) {
 		return
 	}
 	b.m.conf.Log.Warn("a shim has died; starting another", "shim", b.name, "pid", c.pid)
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := b.m.reconcile(b.m.ctx, b, b.m.tasksOf(b)) // which connects, and so starts
-		if err == nil || b.m.ctx.Err() != nil {
-			return // another guard watches the new connection
-		}
-		b.m.conf.Log.Error("cannot replace a shim; trying again", "shim", b.name, "error", err)
-		select {
-		case <-time.After(pause):
-		case <-b.m.ctx.Done():
-			return
-		}
-	}
+	b.m.recover(b)
 }
 
 // retire ends the shim of a pod or container when nothing is left in it.

@@ -119,6 +119,5 @@ func (b bundle) remove() error {
 	if err := os.RemoveAll(b.path); err != nil {
 		return fmt.Errorf("cannot remove bundle: %w", err)
 	}
-	_ = os.Remove(filepath.Dir(b.path)) // the namespace's, when it is empty
-	return nil
+	return nil // the namespace's directory stays until Restore: another task may be on its way into it
 }

@@ -77,9 +77,7 @@ func (f *foreign) guard(c *conn) {
 	if e, _ := f.m.find(f.e.ns, f.e.id); e != f.e || f.m.ctx.Err() != nil {
 		return // deleted; it ended because we asked it to
 	}
-	if err := f.m.reconcile(f.m.ctx, f, []*entry{f.e}); err != nil && f.m.ctx.Err() == nil {
-		f.m.conf.Log.Error("lost the connection to a shim", "namespace", f.e.ns, "id", f.e.id, "error", err)
-	}
+	f.m.recover(f)
 }
 
 func (f *foreign) close() {

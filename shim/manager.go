@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/slipwayd/slipway/internal/opaque"
+	"golang.org/x/sync/errgroup"
 )
 
 // Groups of containers that share a shim of ours.
@@ -120,6 +121,9 @@ func (m *Manager) Restore(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("cannot read bundles: %w", err)
 		}
+		if len(ids) == 0 {
+			_ = os.Remove(filepath.Join(m.conf.State, "tasks", ns.Name()))
+		}
 		for _, id := range ids {
 			if e := m.restoreEntry(ns.Name(), id.Name()); e != nil {
 				byShim[e.shim] = append(byShim[e.shim], e)
@@ -134,6 +138,7 @@ func (m *Manager) Restore(ctx context.Context) error {
 		wait.Go(func() {
 			if err := m.reconcile(ctx, s, entries); err != nil {
 				m.conf.Log.Error("cannot reach a shim; its tasks wait for it", "tasks", len(entries), "error", err)
+				m.wait.Go(func() { m.recover(s) })
 			}
 		})
 	}
@@ -205,17 +210,28 @@ func (m *Manager) reconcile(ctx context.Context, s endpoint, entries []*entry) e
 		}
 		return nil
 	}
-	var wait sync.WaitGroup
-	slots := make(chan struct{}, 16)
+	var group errgroup.Group
+	group.SetLimit(16)
 	for _, e := range entries {
-		slots <- struct{}{}
-		wait.Go(func() {
-			defer func() { <-slots }()
-			m.reconcileEntry(ctx, c, e)
-		})
+		group.Go(func() error { return m.reconcileEntry(ctx, c, e) })
 	}
-	wait.Wait()
-	return nil
+	return group.Wait()
+}
+
+// recover reconciles with a shim, which connects to it or starts it anew, for as many attempts as that takes.
+func (m *Manager) recover(s endpoint) {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		err := m.reconcile(m.ctx, s, m.tasksOf(s))
+		if err == nil || m.ctx.Err() != nil {
+			return
+		}
+		m.conf.Log.Error("cannot reach or replace a shim; trying again", "error", err)
+		select {
+		case <-time.After(pause):
+		case <-m.ctx.Done():
+			return
+		}
+	}
 }
 
 // tasksOf are the tasks in the table that a shim serves.
@@ -232,7 +248,7 @@ func (m *Manager) tasksOf(s endpoint) []*entry {
 }
 
 // reconcileEntry asks for init and every executed process.
-func (m *Manager) reconcileEntry(ctx context.Context, c *conn, e *entry) {
+func (m *Manager) reconcileEntry(ctx context.Context, c *conn, e *entry) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	e.mu.Lock()
@@ -245,14 +261,19 @@ func (m *Manager) reconcileEntry(ctx context.Context, c *conn, e *entry) {
 	}
 	e.mu.Unlock()
 	if !ready {
-		return // its Create is under way and will say how that ended
+		return nil // its Create is under way and will say how that ended
 	}
 	for _, execID := range append(ids, "") { // init last: its exit is told after theirs
-		if known := m.refresh(ctx, c, e, execID); !known && execID == "" {
+		known, err := m.refresh(ctx, c, e, execID)
+		if err != nil {
+			return err
+		}
+		if !known && execID == "" {
 			m.conf.Log.Warn("no shim knows a task; what is left of it is removed", "namespace", e.ns, "id", e.id)
 			m.vanished(e)
 		}
 	}
+	return nil
 }
 
 // vanished tells the end of a task that its shim has forgotten, for those who wait, and removes it.

@@ -303,7 +303,7 @@ func zombie(pid int) bool {
 // nothingLeft checks that deleted tasks left no bundle, record, mount or cgroup.
 func (w *world) nothingLeft() {
 	w.t.Helper()
-	for _, pattern := range []string{"tasks/*", "shims/*/tasks/*", "shims/*/run/*"} {
+	for _, pattern := range []string{"tasks/*/*", "shims/*/tasks/*", "shims/*/run/*"} {
 		if left, _ := filepath.Glob(filepath.Join(w.state, pattern)); len(left) > 0 {
 			w.t.Errorf("left behind: %v", left)
 		}

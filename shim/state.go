@@ -3,6 +3,7 @@ package shim
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/containerd/containerd/api/events"
@@ -13,10 +14,10 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// refresh asks a shim how a process is; false when it knows of none.
-func (m *Manager) refresh(ctx context.Context, c *conn, e *entry, execID string) bool {
+// refresh asks a shim how a process is; known is false when it knows of none.
+func (m *Manager) refresh(ctx context.Context, c *conn, e *entry, execID string) (known bool, err error) {
 	var r task.StateResponse
-	err := c.call(ctx, e.ns, "State", &task.StateRequest{ID: e.id, ExecID: execID}, &r)
+	err = c.call(ctx, e.ns, "State", &task.StateRequest{ID: e.id, ExecID: execID}, &r)
 	if errors.Is(err, errdefs.ErrNotFound) {
 		if execID != "" {
 			e.mu.Lock()
@@ -24,11 +25,10 @@ func (m *Manager) refresh(ctx context.Context, c *conn, e *entry, execID string)
 			e.mu.Unlock()
 			e.bundle.removeExec(execID)
 		}
-		return false
+		return false, nil
 	}
 	if err != nil {
-		m.conf.Log.Error("cannot learn the state of a process", "namespace", e.ns, "id", e.id, "exec", execID, "error", err)
-		return true
+		return true, fmt.Errorf("cannot learn the state of task %q in namespace %q: %w", e.id, e.ns, err)
 	}
 	status := Status(r.Status)
 	e.mu.Lock()
@@ -43,7 +43,7 @@ func (m *Manager) refresh(ctx context.Context, c *conn, e *entry, execID string)
 	if status == Stopped {
 		m.end(e, execID, Exit{Pid: r.Pid, Status: r.ExitStatus, At: r.ExitedAt.AsTime()})
 	}
-	return true
+	return true, nil
 }
 
 // end notes an exit that no event has told, and tells it.

@@ -20,6 +20,7 @@ import (
 type container struct {
 	ns, id, bundle string
 	platform       platform.Container // nil when it vanished while no shim was there
+	settled        chan struct{}      // closed when Create has succeeded, or failed and left init nil
 
 	life sync.Mutex // one Create, Delete or Exec at a time
 
@@ -230,7 +231,8 @@ func destroy(ctx context.Context, c platform.Container) error {
 
 // adopt goes on with one container of a dead shim.
 func (s *Server) adopt(ctx context.Context, r record) {
-	c := &container{ns: r.Namespace, id: r.ID, bundle: r.Bundle, paused: r.Paused, execs: map[string]*process{}}
+	c := &container{ns: r.Namespace, id: r.ID, bundle: r.Bundle, paused: r.Paused, execs: map[string]*process{}, settled: make(chan struct{})}
+	close(c.settled)
 	var err error
 	if c.platform, err = s.conf.Executor.Adopt(ctx, c.key()); err != nil {
 		c.platform = nil

@@ -29,7 +29,7 @@ func (s *Server) publish(c *container, topic string, event proto.Message) {
 }
 
 // Create makes a container from its bundle up to where Start executes its program.
-func (s *Server) Create(ctx context.Context, r *task.CreateTaskRequest) (_ *task.CreateTaskResponse, err error) {
+func (s *Server) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.CreateTaskResponse, error) {
 	ns, err := namespace(ctx)
 	if err != nil {
 		return nil, err
@@ -37,11 +37,11 @@ func (s *Server) Create(ctx context.Context, r *task.CreateTaskRequest) (_ *task
 	if err := checkID("id", r.ID); err != nil {
 		return nil, err
 	}
-	c := &container{ns: ns, id: r.ID, bundle: r.Bundle, execs: map[string]*process{}}
+	c := &container{ns: ns, id: r.ID, bundle: r.Bundle, execs: map[string]*process{}, settled: make(chan struct{})}
 	if err := s.reserve(c); err != nil {
 		return nil, err
 	}
-	defer func() { s.settle(c, err == nil) }()
+	defer s.settle(c)
 	spec, err := readSpec(r.Bundle)
 	if err != nil {
 		return nil, err
@@ -89,19 +89,18 @@ func (s *Server) reserve(c *container) error {
 	if _, ok := s.tasks[c.key()]; ok {
 		return fmt.Errorf("task %q in namespace %q: %w", c.id, c.ns, errdefs.ErrAlreadyExists)
 	}
-	s.tasks[c.key()] = nil
+	s.tasks[c.key()] = c
 	delete(s.pending, c.key())
 	return nil
 }
 
-func (s *Server) settle(c *container, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if ok {
-		s.tasks[c.key()] = c
-	} else {
+func (s *Server) settle(c *container) {
+	if c.init == nil {
+		s.mu.Lock()
 		delete(s.tasks, c.key())
+		s.mu.Unlock()
 	}
+	close(c.settled)
 }
 
 func readSpec(bundle string) ([]byte, error) {

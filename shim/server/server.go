@@ -153,16 +153,25 @@ func namespace(ctx context.Context) (string, error) {
 	return ns, checkID("namespace", ns)
 }
 
-// find is the container that a request is about.
+// find is the container that a request is about. One that is being created is waited for: a daemon that was started anew
+// must not take it for unknown.
 func (s *Server) find(ctx context.Context, id string) (*container, error) {
 	ns, err := namespace(ctx)
 	if err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c := s.tasks[key(ns, id)]; c != nil {
-		return c, nil
+	c := s.tasks[key(ns, id)]
+	s.mu.Unlock()
+	if c != nil {
+		select {
+		case <-c.settled:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if c.init != nil {
+			return c, nil
+		}
 	}
 	return nil, fmt.Errorf("task %q in namespace %q: %w", id, ns, errdefs.ErrNotFound)
 }
