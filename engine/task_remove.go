@@ -28,17 +28,24 @@ func (e *Engine) TaskEvent(ctx context.Context, ev Event) error {
 	if err := e.Publish(ctx, ev); err != nil {
 		return err
 	}
-	if ev.Topic != "/tasks/exit" {
-		return nil
+	if id := e.endedInit(ev); id != "" {
+		// Not here: the shim that waits for this call to return is the one that deletes the task.
+		e.background(func(ctx context.Context) { e.autoRemove(ctx, ev.Namespace, id) })
 	}
-	id, _ := e.events.field(ev.Payload, []string{"container_id"})
-	process, _ := e.events.field(ev.Payload, []string{"id"})
-	if id == "" || process != "" && process != id {
-		return nil // an executed process
-	}
-	// The shim waits for this call to return before it serves the deletion.
-	e.background(func(ctx context.Context) { e.autoRemove(ctx, ev.Namespace, id) })
 	return nil
+}
+
+// endedInit is the container whose init ended, if that is what ev tells.
+func (e *Engine) endedInit(ev Event) string {
+	if ev.Topic != "/tasks/exit" {
+		return ""
+	}
+	container, _ := e.events.field(ev.Payload, []string{"container_id"})
+	process, _ := e.events.field(ev.Payload, []string{"id"})
+	if process != "" && process != container {
+		return "" // an executed process
+	}
+	return container
 }
 
 // autoRemove deletes a container whose init has exited, when its label says so.

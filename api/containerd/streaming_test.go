@@ -70,7 +70,11 @@ func initStream(t *testing.T, c streamingapi.StreamingClient, ns, id string) (st
 	if err != nil {
 		return nil, err
 	}
-	sendTo(t, client, &streamingapi.StreamInit{ID: id})
+	a, err := typeurl.MarshalAnyToProto(&streamingapi.StreamInit{ID: id})
+	if err != nil {
+		return nil, err
+	}
+	_ = client.Send(a) // EOF when the server has refused the stream already; Recv says why
 	_, err = client.Recv()
 	return client, errgrpc.ToNative(err)
 }
