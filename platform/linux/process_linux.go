@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/cgroups"
@@ -92,22 +93,24 @@ func (p *process) startInit() error {
 		return fmt.Errorf("its init no longer waits to be started: %w: %w", err, errdefs.ErrFailedPrecondition)
 	}
 	defer fifo.Close()
+	conn, err := fifo.SyscallConn()
+	if err != nil {
+		return err
+	}
 	began := make(chan struct{})
 	defer close(began)
 	go func() {
 		select {
 		case <-p.done:
-			fifo.Close()
+			if !readable(conn) { // it may have begun, and ended already
+				fifo.Close()
+			}
 		case <-began:
 		}
 	}()
 	p.mu.Lock()
 	p.started = true // before it can end
 	p.mu.Unlock()
-	conn, err := fifo.SyscallConn()
-	if err != nil {
-		return err
-	}
 	err = conn.Read(func(fd uintptr) bool {
 		n, err := unix.Read(int(fd), make([]byte, 1))
 		return n > 0 || err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
@@ -119,6 +122,17 @@ func (p *process) startInit() error {
 		return err
 	}
 	return nil
+}
+
+func readable(conn syscall.RawConn) bool {
+	ready := 0
+	_ = conn.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if n, _ := unix.Poll(poll, 0); n > 0 && poll[0].Revents&unix.POLLIN != 0 {
+			ready = n
+		}
+	})
+	return ready > 0
 }
 
 func (p *process) startExec() error {

@@ -28,8 +28,9 @@ type reaper struct {
 	inFlight map[uint64]bool // operations that have children of their own
 }
 
-// sweepEvery is how long a zombie must have been one before it is called an orphan. Orphans cost a pid and nothing else.
-const sweepEvery = time.Second
+// sweepEvery is how long a zombie must have been one before it is called an orphan. Until it is reaped, init of its pid
+// namespace cannot end.
+const sweepEvery = 250 * time.Millisecond
 
 func startReaper() *reaper {
 	r := &reaper{
@@ -76,8 +77,8 @@ func (r *reaper) disown(pid int) {
 
 func (r *reaper) loop() {
 	defer r.stopped.Done()
-	var timer <-chan time.Time     // nil while no child is known to have ended
-	candidates := map[int]uint64{} // zombies of the last sweep, with the number of the next operation at that time
+	timer := time.After(sweepEvery) // nil while no child is known to have ended; some may have before we began
+	candidates := map[int]uint64{}  // zombies of the last sweep, with the number of the next operation at that time
 	for {
 		select {
 		case <-r.done:
