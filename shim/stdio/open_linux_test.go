@@ -1,0 +1,188 @@
+package stdio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+func config(t *testing.T, s Streams) Config {
+	return Config{Streams: s, Dir: t.TempDir(), Namespace: "ns", ID: "c", Log: slog.New(slog.DiscardHandler)}
+}
+
+func mustOpen(t *testing.T, c Config) *Set {
+	t.Helper()
+	s, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Finish)
+	return s
+}
+
+// A client that named a fifo and never opens it does not keep a container from starting for ever, nor when it removes the fifo.
+func TestNoReader(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	time.AfterFunc(10*time.Millisecond, func() { os.Remove(path) })
+	_, err := openWriter(ctx, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The reader of a fifo leaves: the writer's writes go on working while there is room, and a new reader gets the rest.
+func TestReaderLeaves(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := mustOpen(t, config(t, Streams{Stdout: path}))
+	first.Close()
+	if _, err := fmt.Fprintln(s.IO().Stdout, "nobody reads"); err != nil {
+		t.Fatal(err)
+	}
+	second, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	s.Finish()
+	if data, err := io.ReadAll(second); err != nil || string(data) != "nobody reads\n" {
+		t.Fatalf("%q, %v", data, err)
+	}
+}
+
+func TestCRILog(t *testing.T) {
+	dir := t.TempDir()
+	log := filepath.Join(dir, "log")
+	c := config(t, Streams{Stdout: "file://" + log + "?format=cri", Stderr: "file://" + log + "?format=cri"})
+	s := mustOpen(t, c)
+	process, ok := s.IO().Stdout.(*os.File) // what the container has; it outlives the shim
+	if !ok {
+		t.Fatal("the process does not get a file")
+	}
+	fmt.Fprintln(process, "one")
+	// The shim dies here, as far as that can be had in one process: its pumps stop, its files stay as they are.
+	for _, k := range s.sinks {
+		k.finish()
+	}
+	fmt.Fprintln(process, "two")
+	next := Attach(c, true)
+	if err := os.Rename(log, log+".1"); err != nil { // rotation
+		t.Fatal(err)
+	}
+	fmt.Fprint(s.IO().Stderr, "three")
+	if err := next.Reopen(); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(process, "four")
+	next.Finish()
+	var text []string
+	for _, name := range []string{log + ".1", log} {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(data)) {
+			_, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+			text = append(text, rest)
+		}
+	}
+	all := strings.Join(text, "|")
+	for _, want := range []string{"stdout F one", "stdout F two", "stderr P three", "stdout F four"} {
+		if strings.Count(all, want) != 1 {
+			t.Errorf("no %q in %q", want, all)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(c.Dir, "*.fifo")); len(left) > 0 {
+		t.Errorf("fifos left: %v", left)
+	}
+}
+
+// A log that cannot be written does not stop the program.
+func TestLogDiskFull(t *testing.T) {
+	c := config(t, Streams{Stdout: "file:///dev/full?format=cri"})
+	s := mustOpen(t, c)
+	line := strings.Repeat("x", 1023) + "\n"
+	for range 1024 { // far more than a fifo holds
+		if _, err := io.WriteString(s.IO().Stdout, line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sink := s.sinks[0].(*criSink)
+	s.Finish()
+	if sink.dropped != 1<<20 {
+		t.Fatalf("%d bytes dropped", sink.dropped)
+	}
+}
+
+func script(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "logger")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestLogger(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	done := filepath.Join(t.TempDir(), "done")
+	if err := unix.Mkfifo(done, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for scheme, ready := range map[string]string{"binary": "exec 5>&-", "binary-v2": "printf x >&5; exec 5>&-"} {
+		logger := script(t, ready+`; echo "$CONTAINER_NAMESPACE/$CONTAINER_ID $1 $2" >`+out+`; cat <&3 >>`+out+`; cat <&4 >>`+out+`; echo >`+done)
+		s := mustOpen(t, config(t, Streams{Stdout: scheme + "://" + logger + "?key=value"}))
+		fmt.Fprintln(s.IO().Stdout, "to stdout")
+		fmt.Fprintln(s.IO().Stderr, "to stderr")
+		s.Finish()
+		if _, err := os.ReadFile(done); err != nil { // waits for the logger
+			t.Fatal(err)
+		}
+		data, _ := os.ReadFile(out)
+		if string(data) != "ns/c key value\nto stdout\nto stderr\n" {
+			t.Fatalf("%s: %q", scheme, data)
+		}
+	}
+}
+
+// A logger that dies takes nothing with it.
+func TestLoggerDies(t *testing.T) {
+	s := mustOpen(t, config(t, Streams{Stdout: "binary://" + script(t, "exec 5>&-; exit 1")}))
+	line := strings.Repeat("x", 1023) + "\n"
+	for range 256 {
+		if _, err := io.WriteString(s.IO().Stdout, line); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestLoggerNotReady(t *testing.T) {
+	_, err := Open(t.Context(), config(t, Streams{Stdout: "binary-v2://" + script(t, "exit 0")}))
+	if !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), config(t, Streams{Stdout: "/nonexistent/fifo"})); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Fatal(err)
+	}
+}
