@@ -113,7 +113,11 @@ func mounted(t *testing.T, d storage.Driver, l storage.Layer, fn func(root strin
 	if !canMount(m) {
 		return
 	}
-	if err := mount.Temp(t.TempDir(), m, func(root string) error { fn(root); return nil }); err != nil {
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil { // for other users
+		t.Fatal(err)
+	}
+	if err := mount.Temp(dir, m, func(root string) error { fn(root); return nil }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -225,7 +229,7 @@ func driverCommit(t *testing.T, d storage.Driver) {
 	mounted(t, d, l, func(root string) {
 		for _, err := range []error{
 			os.Remove(root + "/d/a"), os.RemoveAll(root + "/e"), os.Mkdir(root+"/e", 0o711),
-			os.WriteFile(root+"/e/new", []byte("new"), 0o640), os.Chmod(root+"/d/b", 0o600), os.Rename(root+"/d", root+"/moved"),
+			os.WriteFile(root+"/e/new", []byte("new"), 0o640), os.Chmod(root+"/d/b", 0o600), os.Rename(root+"/d/b", root+"/moved"),
 			os.Link(root+"/h", root+"/j"), os.Symlink("/x", root+"/s"), os.WriteFile(root+"/i", []byte("changed"), 0o644),
 		} {
 			if err != nil {
@@ -522,7 +526,7 @@ func driverIDMaps(t *testing.T, d storage.Driver) {
 			if err := got.Apply(&diff); err != nil {
 				t.Fatal(err)
 			}
-			if n := got["new"]; n == nil || n.UID != 5 || n.GID != 6 || n.Mode != 0o4755 {
+			if n := got["dir/new"]; n == nil || n.UID != 5 || n.GID != 6 || n.Mode != 0o4755 {
 				t.Errorf("%d parents: the diff has %+v, want 5:6 and mode 4755", parents, n)
 			}
 			if kind == storage.Active {
@@ -541,16 +545,16 @@ func driverIDMaps(t *testing.T, d storage.Driver) {
 
 func writeMapped(t *testing.T, root string, onParents bool) Tree {
 	t.Helper()
-	write := []error{
-		os.WriteFile(root+"/new", []byte("x"), 0o600), os.Lchown(root+"/new", 100005, 200006), os.Chmod(root+"/new", 0o755|os.ModeSetuid),
-	}
-	if onParents {
-		write = append(write, os.Chmod(root+"/owned", 0o600))
-	}
-	for _, err := range write {
-		if err != nil {
-			t.Error(err)
+	as := func(uid, gid uint32, script string) {
+		t.Helper()
+		if out, err := runAs(root, uid, gid, script); err != nil {
+			t.Errorf("%s: %v: %s", script, err, out)
 		}
+	}
+	as(100000, 200000, "umask 022; mkdir dir; chmod 777 dir")
+	as(100005, 200006, "echo x >dir/new; chmod 4755 dir/new")
+	if onParents {
+		as(100003, 200004, "chmod 600 owned")
 	}
 	tree, err := ReadTree(root)
 	if err != nil {

@@ -84,7 +84,10 @@ func (t Tree) entry(name string, hdr *tar.Header, data string, ours map[string]b
 		t["."] = node(hdr, "")
 		return nil
 	}
-	dir, err := t.mkdirs(path.Dir(name), ours)
+	if strings.HasPrefix(name, ".wh..wh.") && name != ".wh..wh..opq" || strings.Contains(name, "/.wh..wh.") && path.Base(name) != ".wh..wh..opq" {
+		return nil
+	}
+	dir, err := t.mkdirs(path.Dir(name), ours, 0)
 	if err != nil {
 		return err
 	}
@@ -112,6 +115,10 @@ func (t Tree) entry(name string, hdr *tar.Header, data string, ours map[string]b
 		return nil
 	}
 	target := path.Clean(strings.TrimLeft(hdr.Linkname, "/"))
+	if dir, err = t.mkdirs(path.Dir(target), ours, 0); err != nil {
+		return err
+	}
+	target = path.Join(dir, path.Base(target))
 	if t[target] == nil || t[target].Type == tar.TypeDir {
 		return fmt.Errorf("hard link to %q: %w", hdr.Linkname, errdefs.ErrInvalidArgument)
 	}
@@ -120,11 +127,14 @@ func (t Tree) entry(name string, hdr *tar.Header, data string, ours map[string]b
 }
 
 // mkdirs answers directory p with links resolved, and makes what is missing.
-func (t Tree) mkdirs(p string, ours map[string]bool) (string, error) {
+func (t Tree) mkdirs(p string, ours map[string]bool, depth int) (string, error) {
 	if p == "." {
 		return p, nil
 	}
-	parent, err := t.mkdirs(path.Dir(p), ours)
+	if depth > 100 {
+		return "", fmt.Errorf("%q leads in circles: %w", p, errdefs.ErrInvalidArgument)
+	}
+	parent, err := t.mkdirs(path.Dir(p), ours, depth+1)
 	if err != nil {
 		return "", err
 	}
@@ -139,7 +149,7 @@ func (t Tree) mkdirs(p string, ours map[string]bool) (string, error) {
 		if !path.IsAbs(target) {
 			target = path.Join("/", parent, target)
 		}
-		return t.mkdirs(strings.TrimPrefix(path.Clean(target), "/"), ours)
+		return t.mkdirs(path.Clean(strings.TrimPrefix(path.Clean(target), "/")), ours, depth+1)
 	case n.Type != tar.TypeDir:
 		return "", fmt.Errorf("%q is not a directory: %w", at, errdefs.ErrInvalidArgument)
 	}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -11,6 +12,14 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// runAs runs a shell script in dir as another user of the host.
+func runAs(dir string, uid, gid uint32, script string) ([]byte, error) {
+	cmd := exec.Command("/bin/sh", "-ec", script)
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
+	return cmd.CombinedOutput()
+}
 
 // ReadTree describes the directory root as it is on disk.
 func ReadTree(root string) (Tree, error) {

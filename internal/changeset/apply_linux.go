@@ -13,21 +13,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Apply writes the uncompressed tar r into dir, which nobody else may be changing. With Options.Overlay dir must be an
-// empty layer, else it holds the tree that the archive changes. It reads no further than the archive's end. It is not
-// durable: Sync is. InvalidArgument when the archive is damaged, names something outside or asks for more than the bounds
-// of this package; ResourceExhausted when the disk is full. After an error dir is in no defined state.
-func Apply(ctx context.Context, dir string, r io.Reader, o Options) (err error) {
-	t, err := openTree(dir)
-	if err != nil {
-		return fmt.Errorf("cannot open %q: %w", dir, err)
+// Apply changes the whole tree dir, which nobody else may be changing, as the uncompressed tar r says. It reads no further
+// than the archive's end. It is not durable: Sync is. InvalidArgument when the archive is damaged, names something outside
+// or asks for more than the bounds of this package; ResourceExhausted when the disk is full. After an error dir is in no
+// defined state. Of o only the id maps matter.
+func Apply(ctx context.Context, dir string, r io.Reader, o Options) error {
+	a := &applier{opts: o, made: map[string]struct{}{}, used: map[string]struct{}{}}
+	return a.apply(ctx, dir, r)
+}
+
+// ApplyOverlay writes r into dir, the empty upper directory of an overlayfs, otherwise like Apply. What it cannot know
+// without the layers below, it answers: Settle is then called once they are there.
+func ApplyOverlay(ctx context.Context, dir string, r io.Reader, o Options) (Pending, error) {
+	a := &applier{opts: o, overlay: true}
+	err := a.apply(ctx, dir, r)
+	return a.pending, err
+}
+
+func (a *applier) apply(ctx context.Context, dir string, r io.Reader) (err error) {
+	if a.tree, err = openTree(dir); err != nil {
+		return fmt.Errorf("cannot open %q: %w", dir, kind(err))
 	}
-	defer t.close()
-	a := &applier{opts: o, tree: t, metas: map[string]*dirMeta{}, out: startWriters()}
+	defer a.tree.close()
+	if a.ids, err = newIDMaps(a.opts); err != nil {
+		return err
+	}
+	a.metas = map[string]*dirMeta{}
+	a.out = startWriters()
 	defer func() { err = errors.Join(err, a.out.close()) }()
-	if !o.Overlay {
-		a.made, a.used = map[string]struct{}{}, map[string]struct{}{}
-	}
 	if err := a.entries(ctx, tar.NewReader(r)); err != nil {
 		return err
 	}
@@ -41,14 +54,17 @@ func Apply(ctx context.Context, dir string, r io.Reader, o Options) (err error) 
 // and attributes of files are written by out, which holds them open, so that it does not matter what becomes of the name.
 // What directories should look like waits in metas until nothing is made in them any more.
 type applier struct {
-	opts   Options
-	tree   *tree
-	out    *writers
-	metas  map[string]*dirMeta
-	made   map[string]struct{} // paths this archive made; nil with Overlay, where the directory holds nothing else
-	used   map[string]struct{} // paths it made something below without making them; nil with Overlay
-	sparse int64               // bytes so far, see maxSparse
-	hops   int                 // links to directories still to be made, followed for this entry
+	opts    Options
+	ids     idMaps
+	overlay bool // dir is the upper directory of an overlay, and empty at first
+	tree    *tree
+	out     *writers
+	metas   map[string]*dirMeta
+	made    map[string]struct{} // paths this archive made; nil in an overlay, where there is nothing else
+	used    map[string]struct{} // paths it made something below without making them; nil in an overlay
+	pending Pending
+	sparse  int64 // bytes so far, see maxSparse
+	hops    int   // links to directories still to be made, followed for this entry
 }
 
 // maxHops is how many such links an entry's path may have, as many as the kernel follows.
@@ -63,11 +79,8 @@ func (a *applier) entries(ctx context.Context, tr *tar.Reader) error {
 		if err == io.EOF {
 			return nil
 		}
-		if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return fmt.Errorf("layer is not a readable tar after %d entries: %w (%w)", n, err, errdefs.ErrInvalidArgument)
-		}
 		if err != nil {
-			return fmt.Errorf("cannot read layer after %d entries: %w", n, err)
+			return unreadable(fmt.Errorf("cannot read layer after %d entries: %w", n, err))
 		}
 		if n >= maxEntries {
 			return fmt.Errorf("layer has more than %d entries: %w", maxEntries, errdefs.ErrInvalidArgument)
@@ -76,6 +89,14 @@ func (a *applier) entries(ctx context.Context, tr *tar.Reader) error {
 			return fmt.Errorf("cannot unpack %.300q: %w", hdr.Name, kind(err))
 		}
 	}
+}
+
+// unreadable tells a bad archive from a reader that failed.
+func unreadable(err error) error {
+	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w (%w)", err, errdefs.ErrInvalidArgument)
+	}
+	return err
 }
 
 // entry does what one header says.
@@ -91,16 +112,16 @@ func (a *applier) entry(ctx context.Context, tr *tar.Reader, hdr *tar.Header) er
 		if hdr.Typeflag != tar.TypeDir {
 			return fmt.Errorf("the root of a layer must be a directory: %w", errdefs.ErrInvalidArgument)
 		}
-		m, err := newMeta(hdr)
+		m, err := a.ids.newMeta(hdr)
 		a.metas["."] = &dirMeta{meta: m}
 		return err
 	}
 	parent, base := split(name)
+	if base != opaqueMarker && (strings.HasPrefix(name, metaPrefix) || strings.Contains(name, "/"+metaPrefix)) {
+		return nil // aufs's own
+	}
 	if strings.HasPrefix(parent, whiteoutPrefix) || strings.Contains(parent, "/"+whiteoutPrefix) {
 		return fmt.Errorf("a whiteout cannot be a directory: %w", errdefs.ErrInvalidArgument)
-	}
-	if strings.HasPrefix(base, metaPrefix) && base != opaqueMarker {
-		return nil // aufs's own
 	}
 	a.hops = 0
 	a.tree.reserve()
@@ -142,7 +163,7 @@ func cleanName(name string) (string, error) {
 
 // make creates what hdr describes as dir/base, in place of whatever is there.
 func (a *applier) make(ctx context.Context, tr *tar.Reader, hdr *tar.Header, dir *dir, base string) error {
-	m, err := newMeta(hdr)
+	m, err := a.ids.newMeta(hdr)
 	if err != nil {
 		return err
 	}

@@ -10,15 +10,11 @@ package changeset
 
 import "path"
 
-// Options says what a directory means.
+// Options describes the upper directory of an overlayfs.
 type Options struct {
-	// Overlay is for the upper directory of an overlayfs: a whiteout becomes a character device 0/0 and an opaque
-	// directory gets an attribute. Otherwise the directory holds the whole tree and deletions are carried out.
-	Overlay bool
 	// XattrPrefix of overlayfs's attributes: "trusted.overlay." when empty, "user.overlay." for mounts with userxattr.
 	XattrPrefix string
-	// Lower are the directories below an overlay's, nearest first. A directory that the archive uses without describing it
-	// takes owner, mode and times from there.
+	// Lower are the directories below it, nearest first.
 	Lower []string
 	// UIDMap and GIDMap ("container:host:size[,…]") say that files have the host's ids on disk: Diff writes the container's.
 	UIDMap, GIDMap string

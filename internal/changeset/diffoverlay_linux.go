@@ -81,7 +81,7 @@ func (d overlayDiff) entry(ctx context.Context, fd int, parent, base string) err
 	if err := unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("%.300q: %w", full, err)
 	}
-	if st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
+	if isWhiteout(&st) {
 		return d.whiteout(parent, base)
 	}
 	xattrs, err := readXattrs(procPath(fd)+"/"+base, false)

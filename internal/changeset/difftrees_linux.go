@@ -11,7 +11,8 @@ import (
 )
 
 // DiffTrees writes what makes the tree lower into the tree upper, as an uncompressed tar, by comparing every file of both:
-// type, attributes, times and, where those agree, content. lower "" is an empty tree. Order and errors are DiffOverlay's.
+// type, attributes, times and, where those agree, content. lower "" is an empty tree. Order and errors are DiffOverlay's. Of o
+// only the id maps matter.
 func DiffTrees(ctx context.Context, lower, upper string, w io.Writer, o Options) error {
 	up, err := unix.Open(upper, dirFlags, 0)
 	if err != nil {

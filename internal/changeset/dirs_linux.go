@@ -12,15 +12,17 @@ import (
 type dirMeta struct {
 	meta
 	timesOnly bool // the directory was there before: only our traces on it are removed
+	implied   bool // the archive uses it without describing it
 }
 
 // dir opens the directory p for making things in it, and makes it and its parents where the archive did not.
 func (a *applier) dir(p string) (*dir, error) {
 	d, err := a.tree.open(p)
+	hidden := err == unix.ENOTDIR
 	switch {
 	case err == nil:
 		return d, a.touched(d)
-	case err == unix.ENOTDIR && a.made != nil:
+	case hidden:
 		if err := a.clearWay(p); err != nil {
 			return nil, err
 		}
@@ -45,9 +47,16 @@ func (a *applier) dir(p string) (*dir, error) {
 	if a.made != nil {
 		a.made[d.path] = struct{}{}
 	}
-	m, err := a.inherited(d.path)
-	a.metas[d.path] = &dirMeta{meta: m}
-	return d, err
+	m := meta{mode: 0o755}
+	if err := a.ids.toHost(&m); err != nil {
+		return nil, err
+	}
+	a.metas[d.path] = &dirMeta{meta: m, implied: true}
+	if a.overlay && hidden {
+		a.metas[d.path].implied = false // what was below is gone
+		return d, a.markOpaque(d.fd, ".")
+	}
+	return d, nil
 }
 
 // linked makes the directory that the symbolic link dir/base points to and that is not there yet.
@@ -87,7 +96,7 @@ func (a *applier) touched(d *dir) error {
 	return nil
 }
 
-// clearWay removes a file of the tree below that is where p needs a directory.
+// clearWay removes what is where p needs a directory: a file of the tree below, or this layer's whiteout of one.
 func (a *applier) clearWay(p string) error {
 	parent, base := split(p)
 	up, err := a.tree.open(parent)
@@ -97,56 +106,18 @@ func (a *applier) clearWay(p string) error {
 	if err != nil {
 		return err
 	}
-	if _, ours := a.made[join(up.path, base)]; ours {
+	if a.overlay {
+		var st unix.Stat_t
+		if err := unix.Fstatat(up.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		if !isWhiteout(&st) {
+			return unix.ENOTDIR
+		}
+	} else if _, ours := a.made[join(up.path, base)]; ours {
 		return unix.ENOTDIR
 	}
 	return a.remove(up, base)
-}
-
-// inherited answers the attributes of directory p in the layers below, or those of a new directory of root's.
-func (a *applier) inherited(p string) (meta, error) {
-	fallback := meta{mode: 0o755}
-	for _, lower := range a.opts.Lower {
-		m, found, err := lookLower(lower, p, a.opts.opaqueXattr())
-		if err != nil {
-			return meta{}, fmt.Errorf("cannot look up %q in the layer below at %q: %w", p, lower, err)
-		}
-		if found {
-			if m == nil {
-				return fallback, nil
-			}
-			return *m, nil
-		}
-	}
-	return fallback, nil
-}
-
-// lookLower looks for directory p in one layer. Found without meta means that the layer hides what is below it.
-func lookLower(lower, p, opaque string) (m *meta, found bool, err error) {
-	root, err := unix.Open(lower, dirFlags, 0)
-	if err != nil {
-		return nil, false, err
-	}
-	defer unix.Close(root)
-	for at := p; ; at = path.Dir(at) {
-		fd, err := unix.Openat2(root, at, &unix.OpenHow{Flags: dirFlags, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
-		if err == unix.ENOENT {
-			continue // "." is always there
-		}
-		if err == unix.ENOTDIR || err == unix.ELOOP || err == unix.ENXIO {
-			return nil, true, nil
-		}
-		if err != nil {
-			return nil, false, err
-		}
-		defer unix.Close(fd)
-		if at == p {
-			m, err := metaOf(fd)
-			return m, true, err
-		}
-		_, err = unix.Fgetxattr(fd, opaque, nil)
-		return nil, err == nil, nil
-	}
 }
 
 func (a *applier) mkdir(dir *dir, base string, m meta) error {
@@ -172,7 +143,7 @@ func (a *applier) mkdir(dir *dir, base string, m meta) error {
 		return err
 	}
 	a.metas[full] = &dirMeta{meta: m}
-	if replaced && a.opts.Overlay {
+	if replaced && a.overlay {
 		// This layer hid what is below before it made the directory: it must not show again.
 		return a.markOpaque(dir.fd, base)
 	}
@@ -205,11 +176,12 @@ func (a *applier) whiteout(dir *dir, base string) error {
 	}
 	there, isDir := err == nil, st.Mode&unix.S_IFMT == unix.S_IFDIR
 	switch _, ours := a.made[join(dir.path, base)]; {
-	case a.opts.Overlay && !there:
+	case a.overlay && !there:
+		a.pending.whiteouts = append(a.pending.whiteouts, join(dir.path, base))
 		return unix.Mknodat(dir.fd, base, unix.S_IFCHR, 0)
-	case a.opts.Overlay && isDir:
+	case a.overlay && isDir:
 		return a.markOpaque(dir.fd, base)
-	case a.opts.Overlay || !there:
+	case a.overlay || !there:
 		return nil
 	case ours && isDir:
 		return a.removeOlder(join(dir.path, base))
@@ -220,7 +192,7 @@ func (a *applier) whiteout(dir *dir, base string) error {
 }
 
 func (a *applier) opaque(dir *dir) error {
-	if a.opts.Overlay {
+	if a.overlay {
 		return a.markOpaque(dir.fd, ".")
 	}
 	return a.removeOlder(dir.path)
@@ -275,10 +247,16 @@ func (a *applier) finishDirs() error {
 		if err != nil {
 			return fmt.Errorf("cannot open directory %q again: %w", p, err)
 		}
-		if m.timesOnly {
+		switch {
+		case m.timesOnly:
 			err = setTimes(fd, m.mtime)
-		} else {
+		case a.overlay:
 			err = m.set(fd)
+		default:
+			err = m.setOnly(fd)
+		}
+		if m.implied && a.overlay {
+			a.pending.dirs = append(a.pending.dirs, p)
 		}
 		unix.Close(fd)
 		if err != nil {

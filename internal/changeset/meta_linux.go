@@ -23,15 +23,18 @@ type meta struct {
 
 type xattr struct{ name, value string }
 
-// newMeta checks and translates a header. Attributes that overlayfs acts on are dropped: a layer must not redirect
+// newMeta checks a header and translates it to what shall be on disk. Attributes that overlayfs acts on are dropped: a layer must not redirect
 // lookups to other layers or pass files for whiteouts.
-func newMeta(hdr *tar.Header) (meta, error) {
+func (ids idMaps) newMeta(hdr *tar.Header) (meta, error) {
 	if hdr.Uid < 0 || hdr.Gid < 0 || int64(hdr.Uid) >= math.MaxUint32 || int64(hdr.Gid) >= math.MaxUint32 {
 		return meta{}, fmt.Errorf("owner %d:%d: %w", hdr.Uid, hdr.Gid, errdefs.ErrInvalidArgument)
 	}
 	m := meta{
 		uid: uint32(hdr.Uid), gid: uint32(hdr.Gid), mode: uint32(hdr.Mode & 0o7777),
 		mtime: unix.Timespec{Sec: hdr.ModTime.Unix(), Nsec: int64(hdr.ModTime.Nanosecond())},
+	}
+	if err := ids.toHost(&m); err != nil {
+		return m, err
 	}
 	for record, value := range hdr.PAXRecords {
 		name, ok := strings.CutPrefix(record, xattrRecord)
@@ -60,6 +63,7 @@ func metaOf(fd int) (*meta, error) {
 	m := statMeta(&st)
 	var err error
 	m.xattrs, err = readXattrs(procPath(fd), true)
+	m.xattrs = slices.DeleteFunc(m.xattrs, func(x xattr) bool { return isOverlayXattr(x.name) })
 	return &m, err
 }
 
@@ -95,6 +99,22 @@ func (m *meta) set(fd int) error {
 		return err
 	}
 	return setTimes(fd, m.mtime)
+}
+
+// setOnly is set for a directory of a whole tree: attributes that it had before go.
+func (m *meta) setOnly(fd int) error {
+	old, err := readXattrs(procPath(fd), true)
+	if err != nil {
+		return err
+	}
+	for _, x := range old {
+		if !slices.ContainsFunc(m.xattrs, func(n xattr) bool { return n.name == x.name }) {
+			if err := unix.Fremovexattr(fd, x.name); err != nil {
+				return fmt.Errorf("cannot remove extended attribute %q: %w", x.name, err)
+			}
+		}
+	}
+	return m.set(fd)
 }
 
 func (m *meta) setXattrs(fd int) error {
@@ -144,8 +164,7 @@ func setTimes(fd int, mtime unix.Timespec) error {
 	return nil
 }
 
-// readXattrs lists the attributes of path, or of what it links to, sorted. Those of overlayfs and labels of the host's
-// security modules are left out.
+// readXattrs lists the attributes of path, or of what it links to, sorted. Labels of the host's security modules are left out.
 func readXattrs(path string, follow bool) ([]xattr, error) {
 	list, get := unix.Llistxattr, unix.Lgetxattr
 	if follow {
@@ -162,7 +181,7 @@ func readXattrs(path string, follow bool) ([]xattr, error) {
 	var out []xattr
 	value := make([]byte, maxXattrSize)
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:n]), "\x00"), "\x00") {
-		if isOverlayXattr(name) || name == "security.selinux" || name == "security.ima" || name == "security.evm" {
+		if name == "security.selinux" || name == "security.ima" || name == "security.evm" {
 			continue
 		}
 		n, err := get(path, name, value)

@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -35,11 +33,8 @@ func NewRoot(dir string, o Options) error {
 			return err
 		}
 	}
-	var okUID, okGID bool
-	m.uid, okUID = ids.uid.host(m.uid)
-	m.gid, okGID = ids.gid.host(m.gid)
-	if !okUID || !okGID {
-		return fmt.Errorf("owner %d:%d of the root directory is not in the id map: %w", m.uid, m.gid, errdefs.ErrInvalidArgument)
+	if err := ids.toHost(m); err != nil {
+		return err
 	}
 	if err := unix.Mkdir(dir, 0o700); err != nil {
 		return err
@@ -50,30 +45,9 @@ func NewRoot(dir string, o Options) error {
 	}
 	defer unix.Close(fd)
 	if !inherit {
-		return unix.Fchmod(fd, m.mode)
+		return m.setOwner(fd, 0)
 	}
 	return m.set(fd)
-}
-
-func (m idMap) host(container uint32) (uint32, bool) {
-	for _, r := range m {
-		if c := uint64(container); c >= r.container && c < r.container+r.size {
-			return uint32(c - r.container + r.host), true
-		}
-	}
-	return container, m == nil
-}
-
-// overlaps says whether an id translated once could be taken for one that still has to be.
-func (m idMap) overlaps() bool {
-	for _, a := range m {
-		for _, b := range m {
-			if a.container < b.host+b.size && b.host < a.container+a.size && a.container != a.host {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // Unshift gives everything below dir, which has the host's ids, those of the container. Without id maps it does nothing.
@@ -135,11 +109,11 @@ func unshift(fd int, base string, ids idMaps) error {
 	if err := unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
-	if st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
-		return nil // a whiteout is overlayfs's
+	if isWhiteout(&st) {
+		return nil // it is overlayfs's
 	}
-	uid, _ := ids.uid.container(st.Uid)
-	gid, _ := ids.gid.container(st.Gid)
+	uid, _ := ids.uid.toContainer(st.Uid)
+	gid, _ := ids.gid.toContainer(st.Gid)
 	if uid == st.Uid && gid == st.Gid {
 		return nil
 	}
@@ -161,21 +135,4 @@ func unshift(fd int, base string, ids idMaps) error {
 		return unix.Lsetxattr(path, "security.capability", caps[:n], 0)
 	}
 	return nil
-}
-
-// parseIDMap reads "container:host:size[,…]"; nil for "".
-func parseIDMap(s string) (m idMap, err error) {
-	if s == "" {
-		return nil, nil
-	}
-	for part := range strings.SplitSeq(s, ",") {
-		var c, h, n uint64
-		var rest string
-		if got, _ := fmt.Sscanf(part+" .", "%d:%d:%d %s", &c, &h, &n, &rest); got != 4 || rest != "." || n == 0 ||
-			c > math.MaxUint32 || h > math.MaxUint32 || n > 1<<32 {
-			return nil, fmt.Errorf("id map %q is not container:host:size: %w", part, errdefs.ErrInvalidArgument)
-		}
-		m = append(m, struct{ container, host, size uint64 }{c, h, n})
-	}
-	return m, nil
 }

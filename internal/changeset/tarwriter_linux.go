@@ -81,8 +81,8 @@ func (w *tarWriter) header(full string, st *unix.Stat_t, xattrs []xattr) (*tar.H
 		ModTime: time.Unix(st.Mtim.Unix()),
 		Format:  tar.FormatPAX,
 	}
-	uid, okUID := w.ids.uid.container(st.Uid)
-	gid, okGID := w.ids.gid.container(st.Gid)
+	uid, okUID := w.ids.uid.toContainer(st.Uid)
+	gid, okGID := w.ids.gid.toContainer(st.Gid)
 	if !okUID || !okGID {
 		return nil, fmt.Errorf("owner %d:%d is not in the layer's id map: %w", st.Uid, st.Gid, errdefs.ErrFailedPrecondition)
 	}
@@ -158,7 +158,7 @@ func (w *tarWriter) root(fd int, below *meta) error {
 	if err != nil {
 		return err
 	}
-	m, err := newMeta(hdr)
+	m, err := idMaps{}.newMeta(hdr)
 	if err != nil {
 		return err
 	}
@@ -169,29 +169,6 @@ func (w *tarWriter) root(fd int, below *meta) error {
 		return nil
 	}
 	return w.tw.WriteHeader(hdr)
-}
-
-// idMaps undo the shift of owners on disk.
-type idMaps struct{ uid, gid idMap }
-
-type idMap []struct{ container, host, size uint64 }
-
-func newIDMaps(o Options) (m idMaps, err error) {
-	if m.uid, err = parseIDMap(o.UIDMap); err != nil {
-		return m, err
-	}
-	m.gid, err = parseIDMap(o.GIDMap)
-	return m, err
-}
-
-// container answers which id of the container host is. Without a map every id is its own.
-func (m idMap) container(host uint32) (uint32, bool) {
-	for _, r := range m {
-		if h := uint64(host); h >= r.host && h < r.host+r.size {
-			return uint32(h - r.host + r.container), true
-		}
-	}
-	return host, m == nil
 }
 
 // same compares everything but times.

@@ -47,7 +47,7 @@ func (a *applier) regular(ctx context.Context, tr *tar.Reader, hdr *tar.Header, 
 	if err != nil {
 		return err
 	}
-	f := &outFile{fd: fd, size: hdr.Size, sparse: isSparse, meta: m, made: m.mode &^ umask(), own: !a.opts.Overlay}
+	f := &outFile{fd: fd, size: hdr.Size, sparse: isSparse, meta: m, made: m.mode &^ umask(), own: !a.overlay}
 	f.jobs.Store(1)
 	defer a.out.release(f)
 	for off := int64(0); off < hdr.Size; {
@@ -57,7 +57,7 @@ func (a *applier) regular(ctx context.Context, tr *tar.Reader, hdr *tar.Header, 
 		buf := a.out.buffer(hdr.Size - off)
 		n, err := io.ReadFull(tr, buf)
 		if err != nil {
-			return fmt.Errorf("content ends after %d of %d bytes: %w", off+int64(n), hdr.Size, err)
+			return unreadable(fmt.Errorf("content ends after %d of %d bytes: %w", off+int64(n), hdr.Size, err))
 		}
 		if err := a.out.write(f, buf, off); err != nil {
 			return err

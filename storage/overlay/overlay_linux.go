@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/containerd/errdefs"
 
@@ -21,7 +22,8 @@ import (
 // directories id-mapped; Diff and Seal translate them back. A layer without parents is a bind mount and mapped whole.
 type Driver struct {
 	root        *layerdir.Root
-	options     []string // for every mount
+	settling    sync.Mutex // one at a time in settle
+	options     []string   // for every mount
 	xattrPrefix string
 }
 
@@ -65,6 +67,9 @@ func (d *Driver) lower(ids []string) ([]string, error) {
 // Create implements storage.Driver.
 func (d *Driver) Create(_ context.Context, l storage.Layer) error {
 	lower, err := d.lower(l.Parents)
+	if err == nil {
+		err = d.settle(l.Parents, lower)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot make layer %s: %w", l.ID, err)
 	}
@@ -82,7 +87,7 @@ func (d *Driver) Create(_ context.Context, l storage.Layer) error {
 
 // changes describes the layer's directory to package changeset.
 func (d *Driver) changes(l storage.Layer, lower []string) changeset.Options {
-	o := changeset.Options{Overlay: true, XattrPrefix: d.xattrPrefix, Lower: lower}
+	o := changeset.Options{XattrPrefix: d.xattrPrefix, Lower: lower}
 	if len(l.Parents) > 0 && l.Kind != storage.Committed {
 		o.UIDMap, o.GIDMap = l.UIDMap, l.GIDMap
 	}
@@ -104,9 +109,12 @@ func (d *Driver) Mounts(_ context.Context, l storage.Layer) ([]storage.Mount, er
 	if l.UIDMap != "" {
 		options = append(options, "uidmap="+l.UIDMap, "gidmap="+l.GIDMap)
 	}
+	if l.Kind == storage.Committed {
+		lower = append([]string{own}, lower...)
+	}
+	lower = d.visible(lower)
 	switch {
 	case l.Kind == storage.Committed:
-		lower = append([]string{own}, lower...)
 	case l.Kind == storage.View && len(lower) == 0:
 		lower = []string{own}
 	case l.Kind == storage.Active && len(lower) == 0:
@@ -123,22 +131,14 @@ func (d *Driver) Mounts(_ context.Context, l storage.Layer) ([]storage.Mount, er
 	return []storage.Mount{{Type: "overlay", Source: "overlay", Options: options}}, nil
 }
 
-// Apply implements storage.Driver.
-func (d *Driver) Apply(ctx context.Context, l storage.Layer, diff io.Reader) (storage.Usage, error) {
-	own, lower, err := d.dirs(l)
-	if err == nil {
-		err = empty(own)
+// visible cuts off what is below a layer whose root is opaque: overlayfs itself heeds that mark on other directories only.
+func (d *Driver) visible(lower []string) []string {
+	for i, dir := range lower {
+		if changeset.Opaque(dir, changeset.Options{XattrPrefix: d.xattrPrefix}) {
+			return lower[:i+1]
+		}
 	}
-	if err == nil {
-		err = changeset.Apply(ctx, own, diff, d.changes(l, lower))
-	}
-	if err == nil {
-		err = changeset.Sync(own)
-	}
-	if err != nil {
-		return storage.Usage{}, fmt.Errorf("cannot unpack into layer %s: %w", l.ID, err)
-	}
-	return changeset.Usage(ctx, own)
+	return lower
 }
 
 func (d *Driver) dirs(l storage.Layer) (own string, lower []string, err error) {
@@ -178,6 +178,9 @@ func (d *Driver) Diff(ctx context.Context, l storage.Layer, w io.Writer) error {
 // Seal implements storage.Driver.
 func (d *Driver) Seal(ctx context.Context, l storage.Layer) (storage.Usage, error) {
 	own, lower, err := d.dirs(l)
+	if err == nil {
+		err = d.settle(append([]string{l.ID}, l.Parents...), append([]string{own}, lower...))
+	}
 	if err == nil {
 		err = changeset.Unshift(ctx, own, d.changes(l, lower))
 	}
