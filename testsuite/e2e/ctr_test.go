@@ -6,13 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 )
-
-func itoa(n int) string { return strconv.Itoa(n) }
 
 // ctr is one of containerd's command lines, against one daemon.
 type ctr struct {
@@ -176,6 +173,9 @@ func TestCtrMovesImages(t *testing.T) {
 				return c.run(t, append(append([]string{"images", verb}, mode...), args...)...)
 			}
 			images("pull", "--plain-http", busybox)
+			if len(c.d.onDisk("layers")) == 0 || len(c.d.onDisk("blobs")) == 0 {
+				t.Fatal("the test does not know where the daemon keeps layers and blobs")
+			}
 			archive := filepath.Join(t.TempDir(), "image.tar")
 			images("export", archive, busybox)
 			other := strings.Replace(busybox, "library/busybox", "pushed/"+name(t), 1)
@@ -208,7 +208,7 @@ func TestCtrMovesImages(t *testing.T) {
 func TestCtrPullFailsClearly(t *testing.T) {
 	eachCtr(t, func(t *testing.T, c ctr) {
 		_, err := c.try(t, "images", "pull", "--plain-http", hub.Host()+"/no/such:image")
-		if err == nil || !strings.Contains(err.Error(), "not found") {
+		if err == nil || !strings.Contains(strings.ToLower(err.Error()), "not found") {
 			t.Errorf("pull of an image that is not there: %v", err)
 		}
 		c.d.checkEmpty(t)

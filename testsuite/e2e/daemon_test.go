@@ -10,12 +10,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -138,7 +140,8 @@ func (d *daemon) spawn() {
 func (d *daemon) start() {
 	d.t.Helper()
 	d.spawn()
-	conn, err := grpc.NewClient("unix://"+d.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix://"+d.address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 5 * time.Millisecond, Multiplier: 1, MaxDelay: 5 * time.Millisecond}}))
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -215,24 +218,33 @@ func (d *daemon) cleanup() {
 	}
 }
 
-// processes are those whose command line or root names the daemon's directory: shims and what runs in containers.
+// processes are those whose command line names the daemon's directory (the daemon, its shims) or whose root file system is
+// in it (what runs in containers).
 func (d *daemon) processes() []int {
 	var pids []int
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
-		var pid int
-		if _, err := fmt.Sscanf(e.Name(), "%d", &pid); err != nil || pid == os.Getpid() {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == 1 || pid == os.Getpid() {
 			continue
 		}
 		cmdline, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		mounts, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "mountinfo"))
-		own, _ := os.Readlink(filepath.Join("/proc", e.Name(), "ns/mnt"))
-		ours, _ := os.Readlink("/proc/self/ns/mnt")
-		if bytes.Contains(cmdline, []byte(d.dir)) || own != ours && bytes.Contains(mounts, []byte(d.dir)) {
+		if bytes.Contains(cmdline, []byte(d.dir)) || strings.Contains(rootMount(e.Name()), d.dir) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
+}
+
+// rootMount is the line of a process's mountinfo that tells what its root is.
+func rootMount(pid string) string {
+	mounts, _ := os.ReadFile(filepath.Join("/proc", pid, "mountinfo"))
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); len(fields) > 4 && fields[4] == "/" {
+			return line
+		}
+	}
+	return ""
 }
 
 // shims are the pids of the executors.

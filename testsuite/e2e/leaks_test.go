@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -30,7 +31,7 @@ func (d *daemon) checkNoContainers(t *testing.T, marks ...string) {
 		t.Errorf("mounts are left: %q", m)
 	}
 	for _, pid := range d.processes() {
-		cmdline, _ := os.ReadFile(filepath.Join("/proc", itoa(pid), "cmdline"))
+		cmdline, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 		program := strings.ReplaceAll(string(cmdline), "\x00", " ")
 		if program != "" && !strings.Contains(program, "slipway-shim") && !strings.Contains(program, "slipwayd") {
 			t.Errorf("process %d is left: %s", pid, program)
@@ -71,10 +72,14 @@ func (d *daemon) onDisk(kind string) []string {
 	var found []string
 	switch kind {
 	case "layers":
-		for _, driver := range []string{"overlay", "overlayfs", "native"} {
-			for _, sub := range []string{"layers", "snapshots"} {
-				found = append(found, children(filepath.Join(d.root, driver, sub))...)
+		for _, driver := range []string{"overlay", "native"} {
+			for _, layer := range children(filepath.Join(d.root, driver)) {
+				if name := filepath.Base(layer); name != ".new" && name != ".trash" {
+					found = append(found, layer)
+				}
 			}
+			found = append(found, children(filepath.Join(d.root, driver, ".new"))...)
+			found = append(found, children(filepath.Join(d.root, driver, ".trash"))...)
 		}
 	case "blobs":
 		found = append(found, children(filepath.Join(d.root, "content", "blobs", "sha256"))...)
