@@ -294,25 +294,23 @@ func (v *verifier) Read(p []byte) (int, error) {
 const maxWindow = 128 << 20
 
 // decompressor tells compression by the first bytes, as other runtimes do, for media types lie; the diff ID tells the truth.
-func decompressor(p *pipe) (io.ReadCloser, error) {
-	if len(p.rest) == 0 {
-		if err := p.fill(); err == io.EOF {
-			return io.NopCloser(p), nil
-		} else if err != nil {
-			return nil, err
-		}
+func decompressor(r io.Reader) (io.ReadCloser, error) {
+	b := bufio.NewReaderSize(r, 64<<10)
+	magic, err := b.Peek(4)
+	if err != nil && err != io.EOF {
+		return nil, err
 	}
 	switch {
-	case bytes.HasPrefix(p.rest, []byte{0x1f, 0x8b}):
-		return gzip.NewReader(bufio.NewReaderSize(p, 64<<10))
-	case bytes.HasPrefix(p.rest, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(p.rest) > 3 && p.rest[0]&0xf0 == 0x50 && bytes.HasPrefix(p.rest[1:], []byte{0x2a, 0x4d, 0x18}):
-		d, err := zstd.NewReader(p, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		return gzip.NewReader(b)
+	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(magic) == 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:], []byte{0x2a, 0x4d, 0x18}):
+		d, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, fmt.Errorf("cannot read zstd: %w", err)
 		}
 		return d.IOReadCloser(), nil
 	}
-	return io.NopCloser(p), nil
+	return io.NopCloser(b), nil
 }
 
 // sendBlob sends a blob of the store into a pipe.

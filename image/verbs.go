@@ -48,8 +48,8 @@ type UnpackOptions struct {
 // ImportOptions says how to read an archive.
 type ImportOptions struct {
 	Store Store
-	// Name names an image that the archive gives none: "%s" in it is replaced by the digest. Empty: such images are
-	// answered without a name.
+	// Name is the repository of images that the archive names by a tag alone (Name:tag) or not at all (Name@digest). Empty:
+	// those are answered without a name.
 	Name     string
 	Progress ProgressFunc
 	Limits   Limits
@@ -65,7 +65,7 @@ type Imported struct {
 type ExportOptions struct {
 	Store  Store
 	Images []Imported
-	// Platforms limits what is written of an index; empty for everything that is here.
+	// Platforms limits what is written of an index; empty for every image of it that is here whole.
 	Platforms []ocispec.Platform
 	// NoDockerManifest leaves manifest.json out, which docker load before 25 needs.
 	NoDockerManifest bool
