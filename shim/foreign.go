@@ -16,7 +16,10 @@ import (
 
 	bootstrap "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	task "github.com/containerd/containerd/api/runtime/task/v2"
+	runc "github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/typeurl/v2"
+	"github.com/slipwayd/slipway/internal/opaque"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -91,19 +94,6 @@ func (f *foreign) close() {
 // start runs the binary and records where its shim listens.
 func (f *foreign) start(ctx context.Context) error {
 	e := f.e
-	params := &bootstrap.BootstrapParams{
-		InstanceID: e.id, Namespace: e.ns, ContainerdVersion: "2.3.0", ContainerdGrpcAddress: f.m.conf.Address,
-		ContainerdTtrpcAddress: f.m.events.path,
-	}
-	if o := e.record.Options; o != nil {
-		if err := params.AddExtension(&anypb.Any{TypeUrl: o.TypeURL, Value: o.Value}); err != nil {
-			return err
-		}
-	}
-	input, err := proto.Marshal(params)
-	if err != nil {
-		return err
-	}
 	// Shims write their log to a file of this name in the bundle. containerd makes it a fifo, whose writers suffer when it restarts.
 	log, err := openLog(filepath.Join(e.bundle.path, "log"))
 	if err != nil {
@@ -113,7 +103,7 @@ func (f *foreign) start(ctx context.Context) error {
 	if err := os.Mkdir(filepath.Join(e.bundle.path, "work"), 0o711); err != nil {
 		return err
 	}
-	out, err := f.command(ctx, input, "start")
+	out, err := f.runStart(ctx)
 	if err != nil {
 		return err
 	}
@@ -123,6 +113,50 @@ func (f *foreign) start(ctx context.Context) error {
 	}
 	e.record.Address, e.record.Version = reply.Address, int(reply.Version)
 	return e.bundle.write(e.record)
+}
+
+// runStart gives the binary what containerd 2.3 and later give it on standard input, and, when it does not like that, what
+// earlier ones did: the options alone.
+func (f *foreign) runStart(ctx context.Context) ([]byte, error) {
+	e := f.e
+	params := &bootstrap.BootstrapParams{
+		InstanceID: e.id, Namespace: e.ns, ContainerdVersion: "2.3.0", ContainerdGrpcAddress: f.m.conf.Address,
+		ContainerdTtrpcAddress: f.m.events.path,
+	}
+	var old []byte
+	if o := e.record.Options; o != nil {
+		options := &anypb.Any{TypeUrl: o.TypeURL, Value: o.Value}
+		err := params.AddExtension(options)
+		if err == nil {
+			old, err = proto.Marshal(options)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	input, err := proto.Marshal(params)
+	if err != nil {
+		return nil, err
+	}
+	f.m.mu.Lock()
+	legacy := f.m.legacy[e.record.Binary]
+	f.m.mu.Unlock()
+	var modernErr error
+	if !legacy {
+		out, err := f.command(ctx, input, "start")
+		if err == nil {
+			return out, nil
+		}
+		modernErr = err
+	}
+	out, err := f.command(ctx, old, "start")
+	if err != nil {
+		return nil, errors.Join(modernErr, err)
+	}
+	f.m.mu.Lock()
+	f.m.legacy[e.record.Binary] = true
+	f.m.mu.Unlock()
+	return out, nil
 }
 
 // command runs the shim binary for an action.
@@ -155,6 +189,17 @@ func (f *foreign) command(ctx context.Context, input []byte, action string) ([]b
 		return nil, fmt.Errorf("cannot %s shim with %s: %w: %s: %w", action, binary, err, strings.TrimSpace(complaint.String()+out.String()), kind)
 	}
 	return out.Bytes(), nil
+}
+
+// lastWords is what a shim that died wrote to its log of a panic, or else last.
+func (f *foreign) lastWords() string {
+	data, _ := os.ReadFile(filepath.Join(f.e.bundle.path, "log"))
+	text := strings.TrimSpace(string(data[max(0, len(data)-8192):]))
+	if i := strings.LastIndex(text, "panic: "); i >= 0 {
+		text, _, _ = strings.Cut(text[i:], "\n")
+		return text
+	}
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
 // limited keeps the first maxReply bytes.
@@ -202,6 +247,9 @@ func (m *Manager) lost(e *entry) {
 	}
 	e.life.Lock()
 	defer e.life.Unlock()
+	if again, _ := m.find(e.ns, e.id); again != e {
+		return // undone or deleted meanwhile
+	}
 	x := Exit{Status: 255, At: time.Now()}
 	if e.record.Lost != nil {
 		x = *e.record.Lost
@@ -264,6 +312,33 @@ func (f *foreign) follow(execID string) {
 		case <-f.m.ctx.Done():
 		}
 	})
+}
+
+// isolate gives containerd's shim for runc a state directory of this daemon's: runc's ids are unique in there only, and
+// another daemon of the host may use the same.
+func (m *Manager) isolate(binary string, options *opaque.Any) (*opaque.Any, error) {
+	if filepath.Base(binary) != "containerd-shim-runc-v2" {
+		return options, nil
+	}
+	var o runc.Options
+	if options != nil {
+		a := &anypb.Any{TypeUrl: options.TypeURL, Value: options.Value}
+		if !typeurl.Is(a, &o) {
+			return options, nil
+		}
+		if err := typeurl.UnmarshalTo(a, &o); err != nil {
+			return nil, fmt.Errorf("cannot read runtime options: %v: %w", err, errdefs.ErrInvalidArgument)
+		}
+	}
+	if o.Root != "" {
+		return options, nil
+	}
+	o.Root = filepath.Join(m.conf.State, "runc")
+	a, err := typeurl.MarshalAny(&o)
+	if err != nil {
+		return nil, err
+	}
+	return &opaque.Any{TypeURL: a.GetTypeUrl(), Value: a.GetValue()}, nil
 }
 
 // resolve answers the shim binary a runtime name means; "" for the built-in. Names are io.containerd.NAME.VERSION, for

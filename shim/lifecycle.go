@@ -45,6 +45,9 @@ func (m *Manager) Create(ctx context.Context, o CreateOptions) (pid uint32, err 
 	}
 	var resp task.CreateTaskResponse
 	if err := m.call(ctx, e, "Create", req, &resp); err != nil {
+		if f, ok := e.shim.(*foreign); ok && errors.Is(err, errdefs.ErrUnavailable) {
+			err = fmt.Errorf("%w; its log ends with %q", err, f.lastWords())
+		}
 		return 0, err
 	}
 	e.mu.Lock()
@@ -72,6 +75,9 @@ func (m *Manager) prepare(o CreateOptions) (*entry, error) {
 	r := taskRecord{Runtime: o.Runtime, Binary: binary, Options: o.Options, Streams: o.Streams}
 	if r.Options == nil && conf != nil {
 		r.Options = conf.Options
+	}
+	if r.Options, err = m.isolate(binary, r.Options); err != nil {
+		return nil, err
 	}
 	e := newEntry(o.Namespace, o.ID, m.bundle(o.Namespace, o.ID), r)
 	if binary == "" {
@@ -117,8 +123,14 @@ func (m *Manager) group(o CreateOptions) string {
 func (m *Manager) undo(e *entry) {
 	ctx, cancel := context.WithTimeout(m.ctx, undoTimeout)
 	defer cancel()
+	e.life.Lock()
+	defer e.life.Unlock()
+	f, ok := e.shim.(*foreign)
+	if ok {
+		m.forget(e) // its shim's death is no surprise now
+	}
 	err := m.deleteIn(ctx, e)
-	if f, ok := e.shim.(*foreign); ok && e.record.Address == "" {
+	if ok && e.record.Address == "" {
 		if _, cerr := f.command(ctx, nil, "delete"); cerr != nil {
 			m.conf.Log.Warn("cannot clean up after a shim that did not start", "id", e.id, "error", cerr)
 		}

@@ -46,10 +46,11 @@ type Manager struct {
 	conf   Config
 	events *eventServer
 
-	mu    sync.Mutex
-	tasks map[string]*entry
-	ours  map[string]*builtin // by name
-	infos map[string]Info
+	mu     sync.Mutex
+	tasks  map[string]*entry
+	ours   map[string]*builtin // by name
+	infos  map[string]Info
+	legacy map[string]bool // shim binaries that do not know containerd 2.3's parameters
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -78,7 +79,7 @@ func New(c Config) (*Manager, error) {
 			return nil, fmt.Errorf("cannot make state directory: %w", err)
 		}
 	}
-	m := &Manager{conf: c, tasks: map[string]*entry{}, ours: map[string]*builtin{}, infos: map[string]Info{}}
+	m := &Manager{conf: c, tasks: map[string]*entry{}, ours: map[string]*builtin{}, infos: map[string]Info{}, legacy: map[string]bool{}}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	var err error
 	if m.events, err = listenEvents(filepath.Join(c.State, "events.sock"), m.receive); err != nil {

@@ -98,6 +98,19 @@ func (m *Manager) ReopenLog(ctx context.Context, ns, id, execID string) error {
 	return c.callService(ctx, server.Extras, ns, "ReopenLog", &task.StateRequest{ID: id, ExecID: execID}, &emptypb.Empty{})
 }
 
+// ShimPid is the process that serves a task.
+func (m *Manager) ShimPid(ctx context.Context, ns, id string) (uint32, error) {
+	e, _, err := m.findProc(ns, id, "")
+	if err != nil {
+		return 0, err
+	}
+	var resp task.ConnectResponse
+	if err := m.ask(ctx, e, "Connect", &task.ConnectRequest{ID: id}, &resp); err != nil {
+		return 0, err
+	}
+	return resp.ShimPid, nil
+}
+
 // Pids lists the processes in a task.
 func (m *Manager) Pids(ctx context.Context, ns, id string) ([]ProcessInfo, error) {
 	e, _, err := m.findProc(ns, id, "")
