@@ -187,7 +187,11 @@ func (i *importer) layout(ctx context.Context) ([]Imported, error) {
 		if err := i.label(ctx, d); err != nil {
 			return nil, err
 		}
-		found = append(found, Imported{Name: name, Target: ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Platform: d.Platform}})
+		img := Imported{Name: name, Target: ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Platform: d.Platform}}
+		if name == "" {
+			img.Tag = d.Annotations[ocispec.AnnotationRefName]
+		}
+		found = append(found, img)
 	}
 	return found, nil
 }

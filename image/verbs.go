@@ -58,6 +58,7 @@ type ImportOptions struct {
 // Imported is one image found in an archive.
 type Imported struct {
 	Name   string // normalised, or empty
+	Tag    string // all that the archive names an image that has no Name, or empty
 	Target ocispec.Descriptor
 }
 

@@ -54,8 +54,16 @@ func (s *transferServer) Transfer(ctx context.Context, r *transferapi.TransferRe
 		if dst, ok := destination.(*transfertypes.ImageStore); ok {
 			return &emptypb.Empty{}, s.pull(ctx, sc, src, dst, progress)
 		}
+	case *transfertypes.ImageImportStream:
+		if dst, ok := destination.(*transfertypes.ImageStore); ok {
+			return &emptypb.Empty{}, s.importArchive(ctx, sc, src, dst, progress)
+		}
 	case *transfertypes.ImageStore:
 		switch dst := destination.(type) {
+		case *transfertypes.OCIRegistry:
+			return &emptypb.Empty{}, s.push(ctx, sc, src, dst, progress)
+		case *transfertypes.ImageExportStream:
+			return &emptypb.Empty{}, s.export(ctx, sc, src, dst, progress)
 		case *transfertypes.ImageStore:
 			return &emptypb.Empty{}, s.tag(ctx, sc, src, dst)
 		}

@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -57,7 +58,7 @@ func importedNames(dst *transfertypes.ImageStore, found []image.Imported) []meta
 			if !ref.IsPrefix {
 				continue
 			}
-			name := completeName(ref, img.Name)
+			name := completeName(ref, cmp.Or(img.Name, img.Tag))
 			if name != "" {
 				add(extraRecord(dst, name, img.Target))
 			}

@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
@@ -66,7 +67,11 @@ func TestImportedNames(t *testing.T) {
 	} {
 		var found []image.Imported
 		for _, n := range tt.found {
-			found = append(found, image.Imported{Name: n, Target: ocispec.Descriptor{Digest: d}})
+			img := image.Imported{Name: n, Target: ocispec.Descriptor{Digest: d}}
+			if !strings.Contains(n, ":") {
+				img.Name, img.Tag = "", n
+			}
+			found = append(found, img)
 		}
 		if got := names(importedNames(tt.dst, found)); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: got %q, want %q", name, got, tt.want)
