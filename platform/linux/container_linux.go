@@ -89,7 +89,7 @@ func (c *container) Processes() []platform.Process {
 }
 
 func (c *container) Exec(ctx context.Context, s platform.ProcessSpec) (platform.Process, error) {
-	if !identifier.MatchString(s.ID) {
+	if !validID(s.ID) {
 		return nil, fmt.Errorf("cannot execute process %q: not a valid id: %w", s.ID, errdefs.ErrInvalidArgument)
 	}
 	var spec specs.Process

@@ -25,7 +25,7 @@ func (e *Executor) Create(ctx context.Context, s platform.Spec) (platform.Contai
 	if s.Name == "" {
 		s.Name = s.ID
 	}
-	if !identifier.MatchString(s.ID) || !identifier.MatchString(s.Name) {
+	if !validID(s.ID) || !validID(s.Name) {
 		return nil, fmt.Errorf("cannot create container %q: not a valid id (letters, digits and _.+-): %w", s.ID, errdefs.ErrInvalidArgument)
 	}
 	if !filepath.IsAbs(s.Bundle) {
