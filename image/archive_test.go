@@ -92,10 +92,14 @@ func TestPushMounts(t *testing.T) {
 	if err := Push(ctx, PushOptions{Ref: r.Host() + "/copy:v1", Registry: o.Registry, Store: store, Target: res.Target}); err != nil {
 		t.Fatal(err)
 	}
+	mounts := 0
 	for _, req := range r.Requests() {
-		if req.Method == "POST" && !strings.Contains(req.Path, "from=app") || req.Method == "PUT" && strings.Contains(req.Path, "/blobs/") {
-			t.Errorf("%s %s: not mounted", req.Method, req.Path)
+		if req.Method == "POST" && strings.Contains(req.Path, "from=app&mount=sha256") {
+			mounts++
 		}
+	}
+	if mounts != 4 {
+		t.Errorf("asked to mount %d of 4 blobs", mounts) // the double mounts nothing, so that they are pushed after all
 	}
 	o, _, _ = options(r, "copy:v1")
 	if _, err := Pull(ctx, o); err != nil {

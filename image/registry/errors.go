@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
 )
 
 // statusError is an answer that was not what was asked for.
@@ -117,6 +118,7 @@ var errStalled = fmt.Errorf("the connection delivered nothing for too long: %w",
 // transient reports whether the same request may succeed later, and how long the registry asks us to wait.
 func transient(err error) (after time.Duration, ok bool) {
 	var status *statusError
+	var token *errcode.ErrorResponse // of the server that gives tokens
 	var bad errMismatch
 	var cert *tls.CertificateVerificationError
 	var header tls.RecordHeaderError
@@ -124,9 +126,9 @@ func transient(err error) (after time.Duration, ok bool) {
 	var network net.Error
 	switch {
 	case errors.As(err, &status):
-		ok := status.status >= 500 && status.status != http.StatusNotImplemented ||
-			status.status == http.StatusTooManyRequests || status.status == http.StatusRequestTimeout
-		return status.after, ok
+		return status.after, passes(status.status)
+	case errors.As(err, &token):
+		return 0, passes(token.StatusCode)
 	case errors.As(err, &bad), errors.As(err, &cert), errors.As(err, &header), errors.Is(err, context.Canceled):
 		return 0, false
 	case errors.As(err, &dns):
@@ -135,6 +137,10 @@ func transient(err error) (after time.Duration, ok bool) {
 		return 0, true
 	}
 	return 0, isReset(err)
+}
+
+func passes(status int) bool {
+	return status >= 500 && status != http.StatusNotImplemented || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
 }
 
 // isReset finds the errors of connections cut in the middle that net/http does not type.
@@ -151,7 +157,12 @@ func isReset(err error) bool {
 // explain adds what to do about failures to connect, and a kind.
 func explain(err error, host string) error {
 	var network net.Error
+	var token *errcode.ErrorResponse
 	switch {
+	case errors.As(err, &token) && (token.StatusCode == http.StatusUnauthorized || token.StatusCode == http.StatusForbidden):
+		return fmt.Errorf("%w (is the login right? docker login %s): %w", err, host, errdefs.ErrUnauthenticated)
+	case errors.As(err, &token):
+		return fmt.Errorf("%w: %w", err, (&statusError{status: token.StatusCode}).Unwrap())
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return fmt.Errorf("%w (%s speaks plain HTTP: write http:// in its hosts.toml, or allow plain HTTP): %w", err, host, errdefs.ErrFailedPrecondition)
 	case errors.As(err, new(*tls.CertificateVerificationError)):
