@@ -83,7 +83,8 @@ type collection struct {
 }
 
 // Collect removes the records of all that nothing keeps any more: blobs, snapshots, ingests, and leases and images that
-// expired. It waits for one that runs. When it fails, what it answers was removed even so.
+// expired. It waits for one that runs. When it fails, what it answers was removed even so. A damaged record makes it fail, for
+// what that one keeps is not known.
 func (db *DB) Collect(ctx context.Context, o CollectOptions) (Collected, error) {
 	select {
 	case db.collect <- struct{}{}:

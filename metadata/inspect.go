@@ -115,12 +115,12 @@ func (c *checker) page(id uint64, height int, low, high []byte) error {
 	if id < 2 || id >= c.pages || c.seen[id] || height > maxHeight {
 		return fmt.Errorf("page %d is named where it cannot be", id)
 	}
-	head := make([]byte, pageHeader)
-	if _, err := c.r.ReadAt(head, int64(id)*c.pageSize); err != nil {
+	buf := make([]byte, c.pageSize)
+	if _, err := c.r.ReadAt(buf, int64(id)*c.pageSize); err != nil {
 		return fmt.Errorf("page %d cannot be read: %w", id, err)
 	}
-	overflow := uint64(order.Uint32(head[12:]))
-	if order.Uint64(head) != id || overflow >= c.pages-id {
+	overflow := uint64(order.Uint32(buf[12:]))
+	if order.Uint64(buf) != id || overflow >= c.pages-id {
 		return fmt.Errorf("page %d has a wrong header", id)
 	}
 	for i := id; i <= id+overflow; i++ {
@@ -129,8 +129,8 @@ func (c *checker) page(id uint64, height int, low, high []byte) error {
 		}
 		c.seen[i] = true
 	}
-	buf := make([]byte, int64(overflow+1)*c.pageSize)
-	if _, err := c.r.ReadAt(buf, int64(id)*c.pageSize); err != nil {
+	buf = append(buf, make([]byte, int64(overflow)*c.pageSize)...)
+	if _, err := c.r.ReadAt(buf[c.pageSize:], int64(id+1)*c.pageSize); err != nil && overflow > 0 {
 		return fmt.Errorf("page %d cannot be read: %w", id, err)
 	}
 	if err := c.elements(buf, height, low, high); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -34,7 +35,7 @@ type call struct {
 	wake      chan struct{} // closed when the call is done, or is to lead
 	lead      bool          // set before wake is closed
 	err       error
-	panicked  any           // what fn panicked with
+	panicked  *panicError
 	held      time.Duration // how long the transaction that ran it held the writer
 	concluded bool          // err or panicked is the outcome
 }
@@ -73,6 +74,14 @@ func (db *DB) update(ctx context.Context, fn func(*Tx) error) (time.Duration, er
 	}
 	return c.held, c.err
 }
+
+// panicError is what Update panics with when fn did, maybe in another goroutine: it tells where.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (p *panicError) Error() string { return fmt.Sprintf("%v\n\nin a transaction at\n%s", p.value, p.stack) }
 
 // enter queues c and says whether its caller must lead.
 func (w *writer) enter(c *call) (lead bool, err error) {
@@ -195,7 +204,7 @@ func (db *DB) try(calls []*call) (bad int) {
 	writes := 0
 	for i, c := range calls {
 		tx := &Tx{db: db, bolt: b, lease: LeaseFrom(c.ctx), writes: new(int), now: time.Now().UTC()}
-		c.err, c.panicked = run(c.fn, tx)
+		c.panicked, c.err = run(c.fn, tx)
 		var exists *leasedError
 		if *tx.writes == 0 && errors.As(c.err, &exists) {
 			if err := tx.join(exists.namespace, exists.lease, exists.resource); err != nil {
@@ -224,13 +233,13 @@ func conclude(calls []*call, err error, held time.Duration) int {
 }
 
 // run calls fn and catches its panic, which belongs to another goroutine.
-func run(fn func(*Tx) error, tx *Tx) (err error, panicked any) {
+func run(fn func(*Tx) error, tx *Tx) (panicked *panicError, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			panicked = r
+			panicked = &panicError{r, debug.Stack()}
 		}
 	}()
-	return guard(func() error { return fn(tx) }), nil
+	return nil, guard(func() error { return fn(tx) })
 }
 
 func (db *DB) commitBolt(b *bbolt.Tx) (err error) {
