@@ -61,6 +61,9 @@ func (s leaseService) AddResource(ctx context.Context, req *leasesapi.AddResourc
 	if err != nil {
 		return nil, err
 	}
+	if req.Resource == nil {
+		return nil, missing("resource")
+	}
 	return &emptypb.Empty{}, s.eng.AddLeaseResource(ctx, sc.Namespace, req.ID, resourceFromWire(req.Resource))
 }
 
@@ -68,6 +71,9 @@ func (s leaseService) DeleteResource(ctx context.Context, req *leasesapi.DeleteR
 	sc, err := scope(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if req.Resource == nil {
+		return nil, missing("resource")
 	}
 	return &emptypb.Empty{}, s.eng.DeleteLeaseResource(ctx, sc.Namespace, req.ID, resourceFromWire(req.Resource))
 }
@@ -93,5 +99,5 @@ func leaseToWire(l metadata.Lease) *leasesapi.Lease {
 }
 
 func resourceFromWire(w *leasesapi.Resource) metadata.Resource {
-	return metadata.Resource{Type: w.GetType(), ID: w.GetID()}
+	return metadata.Resource{Type: w.Type, ID: w.ID}
 }
