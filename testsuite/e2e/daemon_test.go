@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -94,8 +95,10 @@ type daemon struct {
 	dir, root, state string
 	address          string
 	environment      []string
-	process          *exec.Cmd
 	exited           chan struct{}
+
+	mu      sync.Mutex // tests kill it from other goroutines
+	process *exec.Cmd
 }
 
 func startDaemon(t *testing.T) *daemon {
@@ -176,6 +179,8 @@ func (d *daemon) stop() { d.end(syscall.SIGTERM) }
 
 func (d *daemon) end(sig syscall.Signal) {
 	d.t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.process == nil {
 		return
 	}
