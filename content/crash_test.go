@@ -155,10 +155,13 @@ func TestCrashChild(t *testing.T) {
 	s.SetStep(func(string) error {
 		if n++; n == at {
 			self, err := os.FindProcess(os.Getpid())
-			if err == nil {
-				err = self.Kill()
+			if err != nil {
+				return err
 			}
-			select {} // until killed
+			if err := self.Kill(); err != nil {
+				return err
+			}
+			select {} // until it is dead
 		}
 		return nil
 	})

@@ -21,9 +21,9 @@ import (
 
 // FS is a Store in a directory:
 //
-//	blobs/<algorithm>/<hex>        a finished blob
-//	ingest/<sha256 of ref>/meta    what the ingest is: see ingestMeta
-//	ingest/<sha256 of ref>/data    the bytes so far
+//	blobs/<algorithm>/<hex>       a finished blob
+//	ingest/<sha256 of ref>.meta   what the ingest is: see ingestMeta
+//	ingest/<sha256 of ref>.data   the bytes so far
 //
 // A commit syncs data, renames it to its place among the blobs and syncs that directory, in this order; then it is visible
 // to other calls. So whatever stands under a digest is whole. An empty file there that is not the blob of no bytes can only

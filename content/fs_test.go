@@ -75,29 +75,33 @@ func TestReopen(t *testing.T) {
 		t.Fatal(err)
 	}
 	half := content.IngestName("half")
-	for name, files := range map[string]map[string]string{
-		"empty":                       {},
-		content.IngestName("no meta"): {"data": "x"},
-		content.IngestName("torn"):    {"data": "x", "meta": `{"ref":"to`},
-		content.IngestName("zeros"):   {"data": "x", "meta": strings.Repeat("\x00", 50)},
-		content.IngestName("no data"): {"meta": `{"ref":"no data"}`},
-		content.IngestName("other"):   {"data": "x", "meta": `{"ref":"half"}`},
-		content.IngestName("digest"):  {"data": "x", "meta": `{"ref":"digest","expected":"sha256:../../.."}`},
-		content.IngestName("huge"):    {"data": "x", "meta": `{"ref":"huge","x":"` + strings.Repeat("x", 1<<20) + `"}`},
+	for name, text := range map[string]string{
+		"stray":                                 "x",
+		content.IngestName("no meta") + ".data": "x",
+		content.IngestName("torn") + ".data":    "x",
+		content.IngestName("torn") + ".meta":    `{"ref":"to`,
+		content.IngestName("zeros") + ".data":   "x",
+		content.IngestName("zeros") + ".meta":   strings.Repeat("\x00", 50),
+		content.IngestName("no data") + ".meta": `{"ref":"no data"}`,
+		content.IngestName("other") + ".data":   "x",
+		content.IngestName("other") + ".meta":   `{"ref":"half"}`,
+		content.IngestName("digest") + ".data":  "x",
+		content.IngestName("digest") + ".meta":  `{"ref":"digest","expected":"sha256:../../.."}`,
+		content.IngestName("huge") + ".data":    "x",
+		content.IngestName("huge") + ".meta":    `{"ref":"huge","x":"` + strings.Repeat("x", 1<<20) + `"}`,
+		half + ".meta.new":                      `{"ref":"ha`,
 	} {
-		if err := os.Mkdir(filepath.Join(dir, "ingest", name), 0o700); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "ingest", name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for file, text := range files {
-			if err := os.WriteFile(filepath.Join(dir, "ingest", name, file), []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "ingest", content.IngestName("directory")+".data"), 0o700); err != nil {
+		t.Fatal(err)
 	}
 	s = open(t, dir)
 	left, err := os.ReadDir(filepath.Join(dir, "ingest"))
-	if err != nil || len(left) != 1 || left[0].Name() != half {
-		t.Fatalf("left after opening: %v, %v; want only %s", left, err, half)
+	if err != nil || len(left) != 2 || left[0].Name() != half+".data" || left[1].Name() != half+".meta" {
+		t.Fatalf("left after opening: %v, %v; want only the files of %s", left, err, half)
 	}
 	if err := s.Verify(t.Context(), dgst); err != nil {
 		t.Error(err)

@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
+	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -15,17 +16,19 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+// The files of an ingest, side by side rather than in a directory of their own: making one costs more than all the rest
+// of a small blob but the syncs.
 const (
-	metaFile = "meta"
-	metaTemp = "meta.new"
-	dataFile = "data"
+	metaFile = ".meta"
+	metaTemp = ".meta.new"
+	dataFile = ".data"
 
 	maxRef  = 4096      // bytes
 	maxMeta = 32 * 1024 // bytes: a ref may take six times its length in JSON
 )
 
-// ingestMeta is the file "meta" of an ingest, in JSON. What changes with every write (offset, time of the last write) is
-// taken from the file "data".
+// ingestMeta is the meta file of an ingest, in JSON. What changes with every write (offset, time of the last write) is
+// taken from the data file.
 type ingestMeta struct {
 	Ref       string        `json:"ref"`
 	Total     int64         `json:"total,omitempty"`
@@ -33,9 +36,14 @@ type ingestMeta struct {
 	StartedAt time.Time     `json:"started"`
 }
 
-// ingestName is the directory of an ingest: a hash, because a ref may hold anything.
+// ingestName is what the files of an ingest are called: a hash, because a ref may hold anything.
 func ingestName(ref string) string {
 	return digest.FromString(ref).Encoded()
+}
+
+// ingestPath is one of the files of an ingest.
+func ingestPath(name, file string) string {
+	return ingestDir + "/" + name + file
 }
 
 func checkRef(ref string) error {
@@ -45,7 +53,7 @@ func checkRef(ref string) error {
 	return nil
 }
 
-// parseMeta reads the meta file of the ingest in the directory name. Any error means that the ingest is of no use.
+// parseMeta reads the meta file of the ingest called name. Any error means that the ingest is of no use.
 func parseMeta(name string, data []byte) (ingestMeta, error) {
 	var m ingestMeta
 	if err := json.Unmarshal(data, &m); err != nil {
@@ -55,7 +63,7 @@ func parseMeta(name string, data []byte) (ingestMeta, error) {
 		return m, err
 	}
 	if ingestName(m.Ref) != name {
-		return m, fmt.Errorf("ref %q belongs to another directory", m.Ref)
+		return m, fmt.Errorf("ref %q belongs to another ingest", m.Ref)
 	}
 	if m.Total < 0 {
 		return m, fmt.Errorf("total of %d bytes", m.Total)
@@ -67,7 +75,7 @@ func parseMeta(name string, data []byte) (ingestMeta, error) {
 }
 
 func (s *FS) readMeta(name string) (ingestMeta, error) {
-	f, err := s.root.Open(path.Join(ingestDir, name, metaFile))
+	f, err := s.root.Open(ingestPath(name, metaFile))
 	if err != nil {
 		return ingestMeta{}, err
 	}
@@ -79,20 +87,27 @@ func (s *FS) readMeta(name string) (ingestMeta, error) {
 	return parseMeta(name, data)
 }
 
-// writeMeta replaces the meta file whole or not at all, as far as a crash of the process goes.
-func (s *FS) writeMeta(name string, m ingestMeta) error {
+// writeMeta writes the meta file of a new ingest. When it is torn by a crash, the ingest is swept.
+func (s *FS) writeMeta(name, file string, m ingestMeta) error {
 	data, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
-	temp := path.Join(ingestDir, name, metaTemp)
-	if err := s.root.WriteFile(temp, data, 0o600); err != nil {
+	if err := s.at("ingest: write meta"); err != nil {
+		return err
+	}
+	return s.root.WriteFile(ingestPath(name, file), data, 0o600)
+}
+
+// replaceMeta puts a new meta file in the place of an old one, whole or not at all.
+func (s *FS) replaceMeta(name string, m ingestMeta) error {
+	if err := s.writeMeta(name, metaTemp, m); err != nil {
 		return err
 	}
 	if err := s.at("ingest: rename meta"); err != nil {
 		return err
 	}
-	return s.root.Rename(temp, path.Join(ingestDir, name, metaFile))
+	return s.root.Rename(ingestPath(name, metaTemp), ingestPath(name, metaFile))
 }
 
 // lock takes an ingest for the caller alone, until unlock.
@@ -117,7 +132,7 @@ func (s *FS) status(name string) (Ingest, error) {
 	if err != nil {
 		return Ingest{}, err
 	}
-	fi, err := s.root.Lstat(path.Join(ingestDir, name, dataFile))
+	fi, err := s.root.Lstat(ingestPath(name, dataFile))
 	if err != nil {
 		return Ingest{}, err
 	}
@@ -150,17 +165,24 @@ func ingestError(verb, ref string, err error) error {
 	return fmt.Errorf("cannot %s ingest %q: %w", verb, ref, err)
 }
 
+// ingestNames lists what files of ingests there are, by the names of the ingests.
 func (s *FS) ingestNames() ([]string, error) {
 	dir, err := s.root.Open(ingestDir)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list ingests: %w", err)
 	}
 	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
+	files, err := dir.Readdirnames(-1)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list ingests: %w", err)
 	}
-	return names, nil
+	names := make([]string, 0, len(files))
+	for _, file := range files {
+		name, _, _ := strings.Cut(file, ".")
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 // Ingests implements Store.
@@ -192,7 +214,7 @@ func (s *FS) Abort(_ context.Context, ref string) error {
 		return err
 	}
 	defer s.unlock(name)
-	if _, err := s.root.Lstat(path.Join(ingestDir, name)); err != nil {
+	if _, err := s.root.Lstat(ingestPath(name, metaFile)); err != nil {
 		return ingestError("abort", ref, err)
 	}
 	if err := s.remove(name); err != nil {
@@ -204,33 +226,33 @@ func (s *FS) Abort(_ context.Context, ref string) error {
 // remove deletes the files of an ingest, data first: an ingest without data is swept when the store is opened, and so
 // needs no sync here. The caller holds its lock.
 func (s *FS) remove(name string) error {
-	dir := path.Join(ingestDir, name)
 	for _, file := range []string{dataFile, metaFile} {
 		if err := s.at("ingest: remove " + file); err != nil {
 			return err
 		}
-		if err := s.root.Remove(path.Join(dir, file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.root.Remove(ingestPath(name, file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	if err := s.at("ingest: remove directory"); err != nil {
-		return err
-	}
-	return s.root.RemoveAll(dir)
+	return nil
 }
 
-// sweep removes the ingests that cannot be resumed: without a meta file that can be read, or without data.
+// sweep removes the ingests that cannot be resumed, without a meta file that can be read or without data, and what is left
+// of a meta file that was being replaced.
 func (s *FS) sweep() error {
 	names, err := s.ingestNames()
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if _, err := s.status(name); err == nil {
-			continue
+		remains := []string{metaTemp}
+		if _, err := s.status(name); err != nil {
+			remains = []string{metaTemp, dataFile, metaFile, ""}
 		}
-		if err := s.root.RemoveAll(path.Join(ingestDir, name)); err != nil {
-			return fmt.Errorf("cannot remove the remains of ingest %s: %w", name, err)
+		for _, file := range remains {
+			if err := s.root.RemoveAll(ingestPath(name, file)); err != nil {
+				return fmt.Errorf("cannot remove the remains of ingest %s: %w", name, err)
+			}
 		}
 	}
 	return nil

@@ -7,7 +7,6 @@ import (
 	"hash"
 	"io"
 	"os"
-	"path"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -26,7 +25,7 @@ const (
 // writer is an open ingest. Its lock in the store is held until closed.
 type writer struct {
 	store *FS
-	name  string // of the ingest's directory
+	name  string // of the ingest's files
 	meta  ingestMeta
 	data  *os.File // nil when closed
 
@@ -89,35 +88,24 @@ func (s *FS) openWriter(name, ref string, desc ocispec.Descriptor) (_ *writer, e
 	return w, nil
 }
 
-func (w *writer) dataPath() string { return path.Join(ingestDir, w.name, dataFile) }
+func (w *writer) dataPath() string { return ingestPath(w.name, dataFile) }
 
-// begin makes the ingest anew, without anything that an earlier one may have left.
+// begin makes the ingest anew, over what an earlier one may have left.
 func (w *writer) begin() (err error) {
-	s, dir := w.store, path.Join(ingestDir, w.name)
-	if err := s.root.RemoveAll(dir); err != nil {
-		return err
-	}
+	s := w.store
 	defer func() {
 		if err != nil {
-			_ = s.root.RemoveAll(dir)
+			_ = s.root.Remove(w.dataPath())
+			_ = s.root.Remove(ingestPath(w.name, metaFile))
 		}
 	}()
-	if err := s.at("ingest: make directory"); err != nil {
-		return err
-	}
-	if err := s.root.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	if err := s.at("ingest: write meta"); err != nil {
-		return err
-	}
-	if err := s.writeMeta(w.name, w.meta); err != nil {
+	if err := s.writeMeta(w.name, metaFile, w.meta); err != nil {
 		return err
 	}
 	if err := s.at("ingest: make data"); err != nil {
 		return err
 	}
-	w.data, err = s.root.OpenFile(w.dataPath(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	w.data, err = s.root.OpenFile(w.dataPath(), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	return err
 }
 
@@ -137,7 +125,7 @@ func (w *writer) resume(desc ocispec.Descriptor) error {
 		w.meta.Expected = desc.Digest
 	}
 	if w.meta != known {
-		if err := w.store.writeMeta(w.name, w.meta); err != nil {
+		if err := w.store.replaceMeta(w.name, w.meta); err != nil {
 			return err
 		}
 	}
