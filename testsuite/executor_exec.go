@@ -101,7 +101,7 @@ func (x *executorTest) update() {
 	if !ok {
 		x.Fatal("the container cannot be updated")
 	}
-	if err := updater.Update(x.ctx, json.RawMessage(`{"memory":{"limit":33554432}}`), nil); err != nil {
+	if err := updater.Update(x.ctx, json.RawMessage(`{"memory":{"limit":536870912}}`), nil); err != nil {
 		x.Errorf("Update: %v", err)
 	}
 	x.is(updater.Update(x.ctx, json.RawMessage(`{"memory":`), nil), errdefs.ErrInvalidArgument, "Update with no JSON")

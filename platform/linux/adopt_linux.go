@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/system"
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/slipwayd/slipway/platform"
 )
@@ -25,6 +26,10 @@ func (e *Executor) adopt(id, dir string) (*container, error) {
 	var err error
 	if c.record, err = readRecord(dir); err != nil {
 		return nil, err
+	}
+	if c.record != nil && c.record.Command != nil {
+		c.adoptCommand()
+		return c, c.adoptExecs()
 	}
 	if c.record != nil {
 		c.lc, err = libcontainer.Load(filepath.Join(dir, stateDir), c.record.Name)
@@ -52,6 +57,18 @@ func (e *Executor) adopt(id, dir string) (*container, error) {
 	c.init.started = errors.Is(err, os.ErrNotExist)
 	c.init.resume(state.InitProcessPid, state.InitProcessStartTime)
 	return c, c.adoptExecs()
+}
+
+// adoptCommand takes over a container that another runtime runs, or did not come to run.
+func (c *container) adoptCommand() {
+	c.cli, c.private = c.record.Command, c.record.Private
+	c.cli.dir, c.cli.name, c.cli.bundle = c.dir, c.record.Name, c.record.Bundle
+	defer c.e.reaper.begin()()
+	status := c.cli.status()
+	c.paused = status == "paused"
+	c.init.started = status != string(specs.StateCreated)
+	began := readStart(c.dir, "")
+	c.init.resume(began.Pid, began.StartTime)
 }
 
 func (c *container) adoptExecs() error {

@@ -3,6 +3,8 @@
 package linux_test
 
 import (
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/slipwayd/slipway/platform"
@@ -11,13 +13,45 @@ import (
 
 func TestExecutor(t *testing.T) {
 	needContainers(t)
+	testExecutor(t, "")
+}
+
+// TestCommandLine is the same with other runtimes, those that are installed.
+func TestCommandLine(t *testing.T) {
+	needContainers(t)
+	for _, name := range []string{"runc", "crun", "youki"} {
+		t.Run(name, func(t *testing.T) {
+			binary, err := exec.LookPath(name)
+			if err != nil {
+				t.Skip("not installed: ", err)
+			}
+			s := platformSpec(t, "probe", ociSpec("probe", "true"))
+			s.Options.BinaryName = binary
+			c, err := newExecutor(t, t.TempDir()).Create(t.Context(), s)
+			if err != nil && strings.Contains(err.Error(), "hybrid mode not supported") {
+				t.Skip("this host has both cgroup hierarchies: ", err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Delete(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			testExecutor(t, binary)
+		})
+	}
+}
+
+func testExecutor(t *testing.T, binary string) {
 	testsuite.TestExecutor(t, func(t *testing.T) testsuite.ExecutorFixture {
 		root := t.TempDir()
 		e := newExecutor(t, root)
 		return testsuite.ExecutorFixture{
 			Executor: e,
 			Spec: func(t *testing.T, id string, args ...string) platform.Spec {
-				return platformSpec(t, id, ociSpec(id, args...))
+				s := platformSpec(t, id, ociSpec(id, args...))
+				s.Options.BinaryName = binary
+				return s
 			},
 			Restart: func(t *testing.T) platform.Executor {
 				e.Close()

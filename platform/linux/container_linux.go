@@ -33,6 +33,7 @@ type container struct {
 	private bool // its pid namespace is its own: processes end with init
 	init    *process
 	lc      *libcontainer.Container
+	cli     *commandLine // in place of lc, when another runtime is asked for
 	record  *record
 
 	cgroupOnce sync.Once
@@ -107,6 +108,12 @@ func (c *container) Exec(ctx context.Context, s platform.ProcessSpec) (platform.
 	program.ConsoleWidth, program.ConsoleHeight = consoleSize(&spec, s.IO)
 	p := newProcess(c, s.ID)
 	p.program, p.io = program, s.IO
+	if c.cli != nil {
+		spec.Terminal = s.IO.Terminal
+		if p.spec, err = json.Marshal(&spec); err != nil {
+			return nil, err
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.execs[s.ID] != nil {
@@ -207,6 +214,12 @@ func (c *container) remove() error {
 
 // destroy removes the cgroup and libcontainer's state, and runs the poststop hooks.
 func (c *container) destroy() error {
+	if c.cli != nil && c.record != nil {
+		defer c.e.reaper.begin()()
+		if err := c.cli.delete(); err != nil {
+			return err
+		}
+	}
 	if c.lc == nil {
 		if c.record == nil {
 			return nil

@@ -22,9 +22,13 @@ func (c *container) freeze(pause bool) error {
 	c.mu.Lock()
 	paused := c.paused
 	c.mu.Unlock()
-	verb, do := "resume", func() error { return c.lc.Resume() }
+	verb, do := "resume", c.lc.Resume
 	if pause {
-		verb, do = "pause", func() error { return c.lc.Pause() }
+		verb, do = "pause", c.lc.Pause
+	}
+	if c.cli != nil {
+		defer c.e.reaper.begin()()
+		do = func() error { return c.cli.freeze(pause) }
 	}
 	if c.init.hasEnded() || paused == pause {
 		return fmt.Errorf("cannot %s container %q: it has ended, or is so already: %w", verb, c.id, errdefs.ErrFailedPrecondition)

@@ -30,7 +30,7 @@ func (e *Executor) parseSpec(s platform.Spec) (*specs.Spec, error) {
 		return nil, fmt.Errorf("the spec has no process.args: %w", errdefs.ErrInvalidArgument)
 	case spec.Linux == nil:
 		return nil, fmt.Errorf("the spec has no linux section: it is for another platform: %w", errdefs.ErrInvalidArgument)
-	case spec.Linux.Seccomp != nil && !seccomp.Enabled:
+	case spec.Linux.Seccomp != nil && !seccomp.Enabled && builtIn(s.Options.BinaryName):
 		return nil, fmt.Errorf("the spec asks for a seccomp filter and this build has no libseccomp; build with -tags seccomp, or run the container with seccomp unconfined: %w", errdefs.ErrNotImplemented)
 	case s.Options.SystemdCgroup && !systemd.IsRunningSystemd():
 		return nil, fmt.Errorf("the systemd cgroup driver is asked for and systemd does not run here; use the cgroupfs driver (SystemdCgroup = false): %w", errdefs.ErrFailedPrecondition)
@@ -39,6 +39,7 @@ func (e *Executor) parseSpec(s platform.Spec) (*specs.Spec, error) {
 	if s.Options.SystemdCgroup && path != "" && strings.Count(path, ":") != 2 {
 		return nil, fmt.Errorf("linux.cgroupsPath %q is not of the form slice:prefix:name that the systemd cgroup driver needs: %w", path, errdefs.ErrInvalidArgument)
 	}
+	spec.Process.Terminal = s.IO.Terminal
 	e.privileges.fit(spec.Process, e.log)
 	return &spec, nil
 }

@@ -43,6 +43,14 @@ func (e *Executor) create(ctx context.Context, s platform.Spec) (_ *container, e
 	if err != nil {
 		return nil, err
 	}
+	dir := filepath.Join(e.root, s.ID)
+	cli, err := newCommandLine(s, dir)
+	if err != nil {
+		return nil, err
+	}
+	if cli != nil && spec.Linux.CgroupsPath == "" && !cli.Systemd {
+		spec.Linux.CgroupsPath = "/slipway/" + s.ID // the runtime's own default would be a guess
+	}
 	config, err := libcontainerConfig(spec, s.Name, s.Bundle, s.Options)
 	if err != nil {
 		return nil, err
@@ -54,7 +62,8 @@ func (e *Executor) create(ctx context.Context, s platform.Spec) (_ *container, e
 	program.Init = true
 	program.ConsoleWidth, program.ConsoleHeight = consoleSize(spec.Process, s.IO)
 
-	c := newContainer(e, s.ID, filepath.Join(e.root, s.ID))
+	c := newContainer(e, s.ID, dir)
+	c.cli = cli
 	c.private = config.Namespaces.IsPrivate(configs.NEWPID)
 	if err := os.Mkdir(c.dir, 0o711); errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("%w", errdefs.ErrAlreadyExists)
@@ -71,12 +80,18 @@ func (e *Executor) create(ctx context.Context, s platform.Spec) (_ *container, e
 			return nil, fmt.Errorf("cannot make the directory for the root file system: %w", err)
 		}
 	}
-	if c.lc, err = libcontainer.Create(filepath.Join(c.dir, stateDir), s.Name, config); err != nil {
+	cg := *config.Cgroups
+	cg.Resources = &cgroups.Resources{}
+	if cli != nil {
+		err = cli.prepare(&cg, spec)
+	} else {
+		c.lc, err = libcontainer.Create(filepath.Join(c.dir, stateDir), s.Name, config)
+	}
+	if err != nil {
 		return nil, classify(err)
 	}
 	// From here on, and not before, the cgroup is known to be ours to clean up.
-	c.record = &record{Name: s.Name, Bundle: s.Bundle, Mounted: len(s.Rootfs) > 0, Cgroup: *config.Cgroups, Resources: spec.Linux.Resources}
-	c.record.Cgroup.Resources = &cgroups.Resources{}
+	c.record = &record{Name: s.Name, Bundle: s.Bundle, Mounted: len(s.Rootfs) > 0, Cgroup: cg, Resources: spec.Linux.Resources, Command: cli, Private: c.private}
 	if err := c.writeRecord(); err != nil {
 		return nil, err
 	}
@@ -117,21 +132,23 @@ func (c *container) startInit(program *libcontainer.Process, s platform.Spec, co
 	return nil
 }
 
-// run has libcontainer start program as p, and watches it.
+// run has the runtime start program as p, and watches it.
 func (c *container) run(p *process, program *libcontainer.Process, streams *stdio) (err error) {
 	end := c.e.reaper.begin()
 	defer end()
-	if err := c.lc.Start(program); err != nil {
+	pid, err := c.spawn(p, program, streams)
+	if err != nil {
 		return classify(err)
 	}
-	pid, err := program.Pid()
-	if err != nil {
-		return err
-	}
 	pidfd, err := openPidfd(pid)
+	if err == nil && (p.id != "" || c.cli != nil) {
+		// From here on a later executor finds the process. Of init libcontainer itself wrote it down.
+		err = recordStart(c.dir, p.id, pid)
+	}
 	if err != nil {
-		_ = program.Signal(unix.SIGKILL)
-		_, _ = program.Wait()
+		pidfd.Close() // nil is no harm
+		_ = unix.Kill(pid, unix.SIGKILL) // a child of ours that nobody has waited for
+		_, _ = unix.Wait4(pid, nil, 0, nil)
 		return err
 	}
 	p.mu.Lock()
@@ -143,6 +160,19 @@ func (c *container) run(p *process, program *libcontainer.Process, streams *stdi
 		return err
 	}
 	return nil
+}
+
+func (c *container) spawn(p *process, program *libcontainer.Process, streams *stdio) (int, error) {
+	switch {
+	case c.cli == nil:
+		if err := c.lc.Start(program); err != nil {
+			return 0, err
+		}
+		return program.Pid()
+	case p.id != "":
+		return c.cli.exec(p.id, p.spec, program, streams)
+	}
+	return c.cli.create(program, streams)
 }
 
 // classify gives libcontainer's errors the kinds that callers ask for.

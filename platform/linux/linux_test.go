@@ -85,7 +85,7 @@ func needContainers(t testing.TB) {
 func ociSpec(id string, args ...string) *specs.Spec {
 	caps := []string{"CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID"}
 	return &specs.Spec{
-		Version:  specs.Version,
+		Version:  "1.0.2", // which old runtimes know
 		Hostname: "box",
 		Root:     &specs.Root{Path: rootfs},
 		Process: &specs.Process{

@@ -2,6 +2,7 @@ package linux
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -11,7 +12,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer"
-	"github.com/opencontainers/runc/libcontainer/system"
 	"golang.org/x/sys/unix"
 
 	"github.com/slipwayd/slipway/platform"
@@ -22,7 +22,8 @@ type process struct {
 	c       *container
 	id      string
 	adopted bool
-	program *libcontainer.Process // until Start, of an executed process
+	program *libcontainer.Process // of an executed process
+	spec    json.RawMessage       // the same, for another runtime
 	io      platform.IO
 	done    chan struct{} // closed when exit is set
 
@@ -74,13 +75,30 @@ func (p *process) Start(ctx context.Context) error {
 		return fmt.Errorf("cannot start %s: it was started before, or has ended: %w", p, errdefs.ErrFailedPrecondition)
 	}
 	var err error
-	if p.id == "" {
-		err = p.startInit()
-	} else {
+	switch {
+	case p.id != "":
 		err = p.startExec()
+	case p.c.cli != nil:
+		err = p.startCommand()
+	default:
+		err = p.startInit()
 	}
 	if err != nil {
 		return fmt.Errorf("cannot start %s: %w", p, err)
+	}
+	return nil
+}
+
+func (p *process) startCommand() error {
+	defer p.c.e.reaper.begin()()
+	p.mu.Lock()
+	p.started = true
+	p.mu.Unlock()
+	if err := p.c.cli.start(); err != nil {
+		p.mu.Lock()
+		p.started = p.hasEnded()
+		p.mu.Unlock()
+		return err
 	}
 	return nil
 }
@@ -153,15 +171,6 @@ func (p *process) startExec() error {
 	p.mu.Lock()
 	p.started = true
 	p.mu.Unlock()
-	// From here on a later executor finds the process; before, its death takes libcontainer's side of the start with it.
-	stat, err := system.Stat(p.pid)
-	if err == nil {
-		err = writeExec(p.c.dir, p.id, execRecord{Pid: p.pid, StartTime: stat.StartTime})
-	}
-	if err != nil && !p.hasEnded() {
-		_ = p.kill()
-		return fmt.Errorf("cannot record process %d: %w", p.pid, err)
-	}
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/runc/libcontainer/system"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/slipwayd/slipway/platform"
@@ -19,6 +20,7 @@ import (
 //
 //	record.json     record, whole or not there
 //	state/NAME/     libcontainer's own: state.json once init is set up, exec.fifo until init is started
+//	init            execRecord of init, when another runtime than libcontainer runs it
 //	exec.ID         execRecord of a process executed in it
 //	exit, exit.ID   platform.Exit of init, of a process
 //
@@ -31,6 +33,8 @@ type record struct {
 	Mounted   bool                  `json:"mounted,omitempty"` // Bundle/rootfs is ours to unmount
 	Cgroup    cgroups.Cgroup        `json:"cgroup"`            // without resources
 	Resources *specs.LinuxResources `json:"resources,omitempty"`
+	Command   *commandLine          `json:"command,omitempty"` // nil for libcontainer
+	Private   bool                  `json:"private,omitempty"` // has a pid namespace of its own
 }
 
 // execRecord identifies a process: a pid alone is reused.
@@ -77,7 +81,12 @@ func exitFile(dir, id string) string {
 	return filepath.Join(dir, "exit."+id)
 }
 
-func execFile(dir, id string) string { return filepath.Join(dir, "exec."+id) }
+func execFile(dir, id string) string {
+	if id == "" {
+		return filepath.Join(dir, "init")
+	}
+	return filepath.Join(dir, "exec."+id)
+}
 
 // writeExit keeps an exit for the next executor. That it fails is no reason not to report the exit now.
 func writeExit(dir, id string, exit platform.Exit) error {
@@ -97,12 +106,26 @@ func readExit(dir, id string) (platform.Exit, bool) {
 	return exit, true
 }
 
-func writeExec(dir, id string, r execRecord) error {
-	data, err := json.Marshal(r)
+// recordStart lets a later executor find process id, or init when that is "".
+func recordStart(dir, id string, pid int) error {
+	stat, err := system.Stat(pid)
+	if err != nil {
+		return fmt.Errorf("cannot tell when process %d began: %w", pid, err)
+	}
+	data, err := json.Marshal(execRecord{Pid: pid, StartTime: stat.StartTime})
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(execFile(dir, id), data, 0o600)
+}
+
+// readStart answers pid 0 when the record is not whole.
+func readStart(dir, id string) (r execRecord) {
+	data, err := os.ReadFile(execFile(dir, id))
+	if err != nil || json.Unmarshal(data, &r) != nil {
+		return execRecord{}
+	}
+	return r
 }
 
 // readExecs answers the processes executed in a container and not deleted. One whose record is not whole has pid 0.
@@ -117,11 +140,7 @@ func readExecs(dir string) (map[string]execRecord, error) {
 		if !ok || !entry.Type().IsRegular() {
 			continue
 		}
-		var r execRecord
-		if data, err := os.ReadFile(execFile(dir, id)); err != nil || json.Unmarshal(data, &r) != nil {
-			r = execRecord{}
-		}
-		execs[id] = r
+		execs[id] = readStart(dir, id)
 	}
 	return execs, nil
 }
