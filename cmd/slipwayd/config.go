@@ -28,8 +28,8 @@ type config struct {
 }
 
 type logConfig struct {
-	Level  slog.Level `toml:"level"`
-	Format string     `toml:"format"`
+	Level  level  `toml:"level"`
+	Format string `toml:"format"`
 }
 
 type shimConfig struct {
@@ -51,29 +51,28 @@ type gcConfig struct {
 	Interval duration `toml:"interval"`
 }
 
-// duration is a time.Duration in the form of Go's time.ParseDuration.
-type duration time.Duration
+// duration and level are structs so that a bare number is not taken for nanoseconds or for slog's scale.
+type (
+	duration struct{ time.Duration }
+	level    struct{ slog.Level }
+)
 
-func (d *duration) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
-	if err != nil {
-		return err
+// UnmarshalText reads the form of time.ParseDuration.
+func (d *duration) UnmarshalText(text []byte) (err error) {
+	if d.Duration, err = time.ParseDuration(string(text)); err == nil && d.Duration <= 0 {
+		err = fmt.Errorf("duration %q must be above zero", text)
 	}
-	if v <= 0 {
-		return fmt.Errorf("duration %q must be above zero", text)
-	}
-	*d = duration(v)
-	return nil
+	return err
 }
 
 func defaultConfig() config {
 	return config{
 		Root: defaultRoot, State: defaultState, Address: defaultAddress,
-		Log:      logConfig{Level: slog.LevelInfo, Format: "text"},
+		Log:      logConfig{Level: level{slog.LevelInfo}, Format: "text"},
 		Shim:     shimConfig{Group: "host"},
 		Storage:  storageConfig{Driver: "auto"},
 		Registry: registryConfig{ConfigPath: defaultRegistryConfig},
-		GC:       gcConfig{Delay: duration(time.Second), Interval: duration(time.Hour)},
+		GC:       gcConfig{Delay: duration{time.Second}, Interval: duration{time.Hour}},
 	}
 }
 

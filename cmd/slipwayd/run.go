@@ -20,7 +20,7 @@ const stopTimeout = 5 * time.Second
 // run is the daemon from its locks to its end. It returns nil after a request to stop.
 func run(ctx context.Context, c config, reload func() (config, error)) (err error) {
 	level := &slog.LevelVar{}
-	level.Set(c.Log.Level)
+	level.Set(c.Log.Level.Level)
 	log := newLog(c.Log.Format, level)
 	slog.SetDefault(log)
 	if err := checkPrivileges(); err != nil {
@@ -78,9 +78,9 @@ func wait(log *slog.Logger, level *slog.LevelVar, signals <-chan os.Signal, fail
 				log.Error("configuration is not read again", "err", err)
 				continue
 			}
-			level.Set(c.Log.Level)
+			level.Set(c.Log.Level.Level)
 			log.Info("configuration is read again: log.level is in force, hosts.toml files are read with each pull, the rest needs a restart",
-				"level", c.Log.Level)
+				"level", c.Log.Level.Level)
 		}
 	}
 }

@@ -94,7 +94,7 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 		DB: db, Content: blobs, Drivers: layers.byName, DefaultDriver: layers.chosen, Tasks: tasks,
 		Registry: registry.New(registry.Config{HostsDirs: []string{c.Registry.ConfigPath}, UserAgent: "slipway/" + version}),
 		Root:     c.Root, State: c.State, Log: log, EventField: containerd.EventField,
-		GCDelay: time.Duration(c.GC.Delay), GCInterval: time.Duration(c.GC.Interval),
+		GCDelay: c.GC.Delay.Duration, GCInterval: c.GC.Interval.Duration,
 	})
 	if err != nil {
 		return nil, err
