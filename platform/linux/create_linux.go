@@ -146,7 +146,7 @@ func (c *container) run(p *process, program *libcontainer.Process, streams *stdi
 		err = recordStart(c.dir, p.id, pid)
 	}
 	if err != nil {
-		pidfd.Close() // nil is no harm
+		pidfd.Close()                    // nil is no harm
 		_ = unix.Kill(pid, unix.SIGKILL) // a child of ours that nobody has waited for
 		_, _ = unix.Wait4(pid, nil, 0, nil)
 		return err
