@@ -22,9 +22,9 @@ import (
 // Bounds of one write transaction of a collection. How many records it removes is adapted so that it holds the writer, with
 // the commit, for less than sliceHold.
 const (
-	sliceHold = 4 * time.Millisecond
+	sliceHold = 3 * time.Millisecond
 	sliceMin  = 4
-	sliceMax  = 512
+	sliceMax  = 128
 )
 
 // CollectOptions of DB.Collect.

@@ -381,3 +381,47 @@ func TestUpdateConcurrently(t *testing.T) {
 		return err
 	})
 }
+
+// A commit that fails, as on a full disk, fails for all who shared it and leaves the file as it was, ready for the next.
+func TestDiskFull(t *testing.T) {
+	db := open(t)
+	update(t, db, func(tx *Tx) error { return add(tx, "blob b:1") })
+	info, err := os.Stat(db.bolt.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.bolt.MaxSize = int(info.Size())
+	many := func(tx *Tx) error {
+		for i := range 60 {
+			c := container(fmt.Sprintf("c%d", i))
+			c.Spec.Value = make([]byte, 1<<20)
+			if _, err := tx.Containers("ns").Create(c); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	release := gate(t, db)
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			is(t, "Update on a full disk", db.Update(t.Context(), func(tx *Tx) error { return errors.Join(many(tx), tx.Containers("ns").Delete("c0")) }), errdefs.ErrResourceExhausted)
+		})
+	}
+	queued(db, 1)
+	release()
+	wg.Wait()
+	for i := range 20 {
+		is(t, "small Update", db.Update(t.Context(), func(tx *Tx) error { return add(tx, fmt.Sprintf("blob b:%d", i+2)) }), nil)
+	}
+	db.bolt.MaxSize = 0
+	is(t, "Update with room again", db.Update(t.Context(), many), nil)
+	view(t, db, func(tx *Tx) error {
+		blobs, err := tx.Blobs("ns").List()
+		containers, err2 := tx.Containers("ns").List()
+		if len(blobs) != 21 || len(containers) != 60 {
+			t.Errorf("%d blobs and %d containers, want 21 and 60", len(blobs), len(containers))
+		}
+		return errors.Join(err, err2)
+	})
+}

@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"time"
 )
@@ -39,6 +40,13 @@ func (c condition) holds(usedAt string, now time.Time) bool {
 // steered says whether an encoded record can have labels of collection, without decoding it. JSON escapes none of their
 // characters.
 func steered(data []byte) bool { return bytes.Contains(data, []byte(labelCollect)) }
+
+// steersItself is steered without labels that only keep other things, which manifests have: those need not be decoded to know
+// whether the record is a root or hangs on others.
+func steersItself(data []byte) bool {
+	return steered(data) && slices.ContainsFunc([]string{labelRoot, labelExpire, labelBackRef, labelCondition},
+		func(label string) bool { return bytes.Contains(data, []byte(label)) })
+}
 
 // reference reads a label's key, after labelRef or labelBackRef, and value: content, image and container with anything after a
 // dot or slash, and snapshot.<driver> with anything after a slash.

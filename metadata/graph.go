@@ -59,10 +59,10 @@ func (g *graph) roots(tx *Tx, keep func(n node, flat bool)) error {
 	return scanSteered(tx, &snapshots, func(n node, s Snapshot) { g.steer(n, s.Labels, full) })
 }
 
-// scanSteered decodes only records that have labels of collection: most blobs have none.
+// scanSteered calls fn for records whose labels say something about themselves, as few do.
 func scanSteered[T any](tx *Tx, t *table[T], fn func(node, T)) error {
 	return tx.scan(t.bucket, "", "", func(key string, data []byte) (bool, error) {
-		if !steered(data) {
+		if !steersItself(data) {
 			return true, nil
 		}
 		record, err := t.read(key, data)

@@ -7,10 +7,12 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // maxBatch bounds how many callers share a commit, and so how long the first of them waits for the others.
@@ -81,7 +83,9 @@ type panicError struct {
 	stack []byte
 }
 
-func (p *panicError) Error() string { return fmt.Sprintf("%v\n\nin a transaction at\n%s", p.value, p.stack) }
+func (p *panicError) Error() string {
+	return fmt.Sprintf("%v\n\nin a transaction at\n%s", p.value, p.stack)
+}
 
 // enter queues c and says whether its caller must lead.
 func (w *writer) enter(c *call) (lead bool, err error) {
@@ -252,7 +256,11 @@ func (db *DB) commitBolt(b *bbolt.Tx) (err error) {
 		}
 	}()
 	if err := b.Commit(); err != nil {
-		return fmt.Errorf("cannot commit metadata, is the disk full? %w: %w", err, errdefs.ErrUnavailable)
+		kind := error(errdefs.ErrUnavailable)
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, berrors.ErrMaxSizeReached) {
+			kind = errdefs.ErrResourceExhausted
+		}
+		return fmt.Errorf("cannot commit metadata, is the disk full? %w: %w", err, kind)
 	}
 	return nil
 }
