@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -250,4 +252,19 @@ func readTar(r io.Reader) (headers []*tar.Header, err error) {
 		h.Uname = string(data)
 		headers = append(headers, h)
 	}
+}
+
+// HostileTars answers archives that try to write outside of where they are unpacked, and ordinary ones: seeds for fuzzers.
+func HostileTars(t testing.TB) (tars [][]byte) {
+	for _, name := range slices.Sorted(maps.Keys(hostile)) {
+		tars = append(tars, Tarball(t, hostile[name]...))
+	}
+	for _, name := range slices.Sorted(maps.Keys(driverCases)) {
+		for _, layer := range driverCases[name] {
+			if data := Tarball(t, layer...); len(data) < 64<<10 {
+				tars = append(tars, data)
+			}
+		}
+	}
+	return tars
 }

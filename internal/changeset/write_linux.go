@@ -96,6 +96,10 @@ type writers struct {
 
 const smallBuf = 32 << 10
 
+// earlyWrite is from how many bytes on a chunk is sent to the disk at once, while the next ones are still being fetched and
+// decompressed. Smaller ones are left for Sync, which the file system can arrange better.
+const earlyWrite = 64 << 10
+
 func startWriters() *writers {
 	w := &writers{jobs: make(chan job, 64)}
 	w.small.New = func() any { return new([smallBuf]byte) }
@@ -197,7 +201,11 @@ var zeros [block]byte
 
 func (f *outFile) writeAt(buf []byte, off int64) error {
 	if !f.sparse {
-		return pwrite(f.fd, buf, off)
+		err := pwrite(f.fd, buf, off)
+		if err == nil && len(buf) >= earlyWrite {
+			_ = unix.SyncFileRange(f.fd, off, int64(len(buf)), unix.SYNC_FILE_RANGE_WRITE)
+		}
+		return err
 	}
 	for len(buf) > 0 {
 		n := 0
