@@ -106,7 +106,12 @@ func (s *transferServer) pull(ctx context.Context, sc engine.Scope, src *transfe
 		Records: func(r image.Result) ([]metadata.Image, error) {
 			return storedNames(dst, r.Target), nil
 		},
-		Progress: progress.part,
+		Progress: func(part image.Progress) {
+			if part.State == image.Downloading {
+				progress.status("Pulling from OCI Registry (%s)", src.Reference)
+			}
+			progress.part(part)
+		},
 	})
 	if err != nil {
 		return err

@@ -30,7 +30,8 @@ type progressStream struct {
 	order   []string // names that have something to send
 	pending map[string]*transfertypes.Progress
 	refs    map[digest.Digest]string // names of the parts seen, for their children
-	root    string                   // name of the whole image
+	root    string                   // the client's name for the whole image
+	whole   string                   // package image's name for it
 }
 
 func (s *transferServer) openProgress(sc engine.Scope, id string) (*progressStream, error) {
@@ -77,20 +78,30 @@ var progressEvents = map[image.State]string{
 	image.Done:        "complete",
 }
 
-// part is the image.ProgressFunc.
+// part is the image.ProgressFunc. The part that is the whole image goes by the name that the client gave it.
 func (p *progressStream) part(part image.Progress) {
 	msg := &transfertypes.Progress{Event: progressEvents[part.State], Name: part.Name, Progress: part.Offset, Total: part.Desc.Size}
+	p.mu.Lock()
+	if part.State == image.Resolving {
+		p.whole = part.Name
+	}
 	if part.Desc.Digest != "" {
 		msg.Desc = descriptorToWire(part.Desc)
+		if part.Name != p.whole {
+			p.refs[part.Desc.Digest] = part.Name
+		}
 	}
-	p.mu.Lock()
-	if part.Desc.Digest != "" {
-		p.refs[part.Desc.Digest] = part.Name
-	}
-	switch parent, ok := p.refs[part.Parent]; {
+	parent, ok := p.refs[part.Parent]
+	switch {
+	case part.Name == p.whole && p.root != "":
+		msg.Name = p.root
+		if part.State == image.Downloading {
+			msg.Event, msg.Progress, msg.Total = "fetching image content", 0, 0
+		}
+	case part.Name == p.root: // ctr does not survive a part that is its own parent
 	case part.Parent != "" && ok:
 		msg.Parents = []string{parent}
-	case p.root != "" && part.Name != p.root:
+	case p.root != "":
 		msg.Parents = []string{p.root}
 	}
 	p.mu.Unlock()

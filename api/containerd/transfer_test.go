@@ -78,3 +78,37 @@ func TestImportedNames(t *testing.T) {
 		}
 	}
 }
+
+func TestProgressOfParts(t *testing.T) {
+	p := &progressStream{
+		s: &stream{}, wake: make(chan struct{}, 1),
+		pending: map[string]*transfertypes.Progress{}, refs: map[digest.Digest]string{},
+	}
+	p.rename("mine")
+	manifest := ocispec.Descriptor{Digest: digest.FromString("manifest"), Size: 10}
+	layer := ocispec.Descriptor{Digest: digest.FromString("layer"), Size: 100}
+	for _, tt := range []struct {
+		part          image.Progress
+		name, event   string
+		parent        string
+		offset, total int64
+	}{
+		{image.Progress{Name: "docker.io/library/x:latest", State: image.Resolving}, "mine", "resolving", "", 0, 0},
+		{image.Progress{Name: "docker.io/library/x:latest", State: image.Downloading, Desc: manifest}, "mine", "fetching image content", "", 0, 0},
+		{image.Progress{Name: "manifest-m", State: image.Done, Desc: manifest, Offset: 10}, "manifest-m", "complete", "mine", 10, 10},
+		{image.Progress{Name: "layer-l", State: image.Downloading, Desc: layer, Parent: manifest.Digest, Offset: 5}, "layer-l", "downloading", "manifest-m", 5, 100},
+		{image.Progress{Name: "layer-l", State: image.Unpacking, Desc: layer, Parent: manifest.Digest, Offset: 50}, "layer-l", "extracting", "manifest-m", 50, 100},
+		{image.Progress{Name: "layer-l", State: image.Exists, Desc: layer, Parent: manifest.Digest}, "layer-l", "already exists", "manifest-m", 0, 100},
+		{image.Progress{Name: "mine", State: image.Uploading, Desc: manifest}, "mine", "uploading", "", 0, 10},
+	} {
+		p.part(tt.part)
+		batch, _ := p.take()
+		if len(batch) != 1 {
+			t.Fatalf("%+v: %d messages", tt.part, len(batch))
+		}
+		got := batch[0]
+		if got.Name != tt.name || got.Event != tt.event || strings.Join(got.Parents, ",") != tt.parent || got.Progress != tt.offset || got.Total != tt.total {
+			t.Errorf("%+v: got %v", tt.part, got)
+		}
+	}
+}
