@@ -9,6 +9,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 
@@ -177,5 +178,12 @@ func (c *Client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 // nativeErrors is a stream whose errors are errdefs errors (io.EOF stays itself).
 type nativeErrors struct{ grpc.ClientStream }
 
-func (s nativeErrors) RecvMsg(m any) error { return errgrpc.ToNative(s.ClientStream.RecvMsg(m)) }
-func (s nativeErrors) SendMsg(m any) error { return errgrpc.ToNative(s.ClientStream.SendMsg(m)) }
+func (s nativeErrors) RecvMsg(m any) error { return streamError(s.ClientStream.RecvMsg(m)) }
+func (s nativeErrors) SendMsg(m any) error { return streamError(s.ClientStream.SendMsg(m)) }
+
+func streamError(err error) error {
+	if err == io.EOF { //nolint:errorlint // gRPC says so, unwrapped
+		return err
+	}
+	return errgrpc.ToNative(err)
+}

@@ -47,7 +47,9 @@ func (s Streams) open(ctx context.Context) (_ *attached, err error) {
 		if err != nil {
 			return nil, err
 		}
+		a.inputEnded = make(chan struct{})
 		go func() { // ends with the reader or with the fifo; nobody waits, for a terminal's input never ends
+			defer close(a.inputEnded)
 			_, _ = io.Copy(f, s.Stdin)
 			_ = f.Close()
 		}()

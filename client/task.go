@@ -125,8 +125,17 @@ func (p *Process) Start(ctx context.Context) error {
 	p.Pid = r.Pid
 	if p.streams != nil {
 		p.streams.started()
+		if end := p.streams.inputEnded; end != nil {
+			go p.endInput(end)
+		}
 	}
 	return nil
+}
+
+// endInput tells the shim that no more input comes: it holds the fifo open too, so that the client's end alone ends nothing.
+func (p *Process) endInput(ended <-chan struct{}) {
+	<-ended
+	_ = p.CloseStdin(context.Background()) // the process may be gone by now
 }
 
 // Wait blocks until the process has ended; it may be called at any time until Delete.
