@@ -74,7 +74,13 @@ func (c *container) cgroups() (cgroups.Manager, error) {
 			c.cgroupErr = fmt.Errorf("container %q was never created: %w", c.id, errdefs.ErrNotFound)
 			return
 		}
-		c.cgroup, c.cgroupErr = manager.New(&c.record.Cgroup)
+		var paths map[string]string // nil has the manager look for them, which costs it a dozen files of /proc
+		if c.lc != nil {
+			if state, err := c.lc.State(); err == nil {
+				paths = state.CgroupPaths
+			}
+		}
+		c.cgroup, c.cgroupErr = manager.NewWithPaths(&c.record.Cgroup, paths)
 	})
 	return c.cgroup, c.cgroupErr
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -67,6 +68,10 @@ func New(cfg Config) (*Executor, error) {
 	}
 	if e.log == nil {
 		e.log = slog.Default()
+	}
+	if self, err := os.Executable(); err == nil && strings.HasPrefix(cfg.Root, filepath.Dir(self)+"/") {
+		// libcontainer then cannot seal the program by an overlay of its folder, and copies it for each process it starts.
+		e.log.Warn("the state directory is below the program's own folder: every container starts much slower", "state", cfg.Root, "program", self)
 	}
 	e.privileges = ownPrivileges()
 	e.oom = newOOMWatcher(e.log)

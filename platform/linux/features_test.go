@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -319,5 +320,30 @@ func TestJoinNamespace(t *testing.T) {
 	}
 	if err := first.Delete(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestNoLeaks counts what containers leave in the executor's process.
+func TestNoLeaks(t *testing.T) {
+	needContainers(t)
+	e := newExecutor(t, t.TempDir())
+	count := func() (files, goroutines int) {
+		for range 10 { // handles of processes are closed by finalizers
+			runtime.GC()
+			runtime.Gosched()
+		}
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries), runtime.NumGoroutine()
+	}
+	run(t, e, "leak")
+	files, goroutines := count()
+	for range 10 {
+		run(t, e, "leak")
+	}
+	if f, g := count(); f > files+3 || g > goroutines+3 {
+		t.Errorf("ten containers left %d files and %d goroutines", f-files, g-goroutines)
 	}
 }

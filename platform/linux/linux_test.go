@@ -149,11 +149,14 @@ func BenchmarkRun(b *testing.B) {
 	})
 }
 
-func run(b *testing.B, e *linux.Executor, id string) {
+func run(b testing.TB, e *linux.Executor, id string) {
 	s := ociSpec(id, "true")
 	data, _ := json.Marshal(s)
 	c, err := e.Create(b.Context(), platform.Spec{ID: id, Bundle: "/tmp", OCI: data})
 	if err != nil {
+		b.Fatal(err)
+	}
+	if err := c.(platform.OOMNotifier).OnOOM(func() {}); err != nil { // as a shim does
 		b.Fatal(err)
 	}
 	if err := c.Init().Start(b.Context()); err != nil {
