@@ -155,17 +155,19 @@ func (v *invocation) call(ctx context.Context, c *ttrpc.Client, service, method 
 
 func (v *invocation) socket() string { return filepath.Join(v.state, "sock") }
 
-// shim connects to the shim for this containerd, which is told apart by where its events go, and starts it if need be.
-// $SLIPWAY_SHIM_STATE chooses another directory.
+// shim connects to the shim for this containerd, which is told apart by where its events go, and starts it if need be. There
+// is one for each namespace, since containerd does not say in every request which one it means. $SLIPWAY_SHIM_STATE chooses
+// another directory for them.
 func (v *invocation) shim() (*ttrpc.Client, error) {
 	if v.namespace == "" || v.id == "" {
 		return nil, errors.New("-namespace and -id are needed")
 	}
-	v.state = os.Getenv("SLIPWAY_SHIM_STATE")
-	if v.state == "" {
-		sum := sha256.Sum256([]byte(v.events))
-		v.state = filepath.Join("/run/slipway-shim", hex.EncodeToString(sum[:6]))
+	base := os.Getenv("SLIPWAY_SHIM_STATE")
+	if base == "" {
+		base = "/run/slipway-shim"
 	}
+	sum := sha256.Sum256([]byte(v.events + " " + v.namespace)) // socket paths must be short
+	v.state = filepath.Join(base, hex.EncodeToString(sum[:6]))
 	if err := os.MkdirAll(v.state, 0o711); err != nil {
 		return nil, fmt.Errorf("cannot make state directory: %w", err)
 	}
@@ -228,7 +230,7 @@ func (v *invocation) spawn() error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(self, "serve", "--state", v.state, "--listen-fd", "3", "--events", v.events)
+	cmd := exec.Command(self, "serve", "--state", v.state, "--listen-fd", "3", "--events", v.events, "--namespace", v.namespace)
 	cmd.ExtraFiles = []*os.File{socket}
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
 	cmd.SysProcAttr = detached()

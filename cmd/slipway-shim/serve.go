@@ -23,6 +23,7 @@ type serveConfig struct {
 	state, address string
 	listenFd       int
 	events         string
+	namespace      string
 	log            *slog.Logger
 }
 
@@ -60,7 +61,8 @@ func serve(c serveConfig) error {
 	end := make(chan struct{})
 	tasks, err := server.New(context.Background(), server.Config{
 		Executor: executor, State: filepath.Join(c.state, "tasks"), Publisher: events, Log: c.log,
-		Shutdown: func() { close(end) },
+		Namespace: c.namespace,
+		Shutdown:  func() { close(end) },
 	})
 	if err != nil {
 		return errors.Join(err, executor.Close())

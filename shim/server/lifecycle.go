@@ -30,7 +30,7 @@ func (s *Server) publish(c *container, topic string, event proto.Message) {
 
 // Create makes a container from its bundle up to where Start executes its program.
 func (s *Server) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.CreateTaskResponse, error) {
-	ns, err := namespace(ctx)
+	ns, err := s.namespace(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -138,6 +138,10 @@ func (s *Server) Start(ctx context.Context, r *task.StartRequest) (*task.StartRe
 	if !ok {
 		return nil, fmt.Errorf("cannot start %s: it was started already: %w", p.name(), errdefs.ErrFailedPrecondition)
 	}
+	held, err := p.streams.Hold()
+	if err != nil {
+		return nil, fmt.Errorf("cannot hold standard input of %s: %w", p.name(), err)
+	}
 	if err := p.platform.Start(ctx); err != nil {
 		if p.id != "" {
 			s.abandon(p)
@@ -146,6 +150,7 @@ func (s *Server) Start(ctx context.Context, r *task.StartRequest) (*task.StartRe
 	}
 	p.c.mu.Lock()
 	p.status, p.begun = running, true
+	p.stdinClosed = p.stdinClosed || !held
 	s.save(p.c)
 	pid := p.pidNow()
 	p.c.mu.Unlock()

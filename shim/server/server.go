@@ -48,6 +48,8 @@ type Config struct {
 	State     string // directory of the records; made when it is not there
 	Publisher Publisher
 	Log       *slog.Logger
+	// Namespace is that of requests which name none: containerd's own calls do not always. Empty: such requests fail.
+	Namespace string
 	// Shutdown is called, once, when a client asked the shim to end and no container is left. Nil: such requests do nothing.
 	Shutdown func()
 }
@@ -145,8 +147,11 @@ func checkID(what, id string) error {
 func key(namespace, id string) string { return namespace + "+" + id }
 
 // namespace is the one a request is for.
-func namespace(ctx context.Context) (string, error) {
+func (s *Server) namespace(ctx context.Context) (string, error) {
 	ns, _ := ttrpc.GetMetadataValue(ctx, NamespaceHeader)
+	if ns == "" {
+		ns = s.conf.Namespace
+	}
 	if ns == "" {
 		return "", fmt.Errorf("the request names no namespace in its header %s: %w", NamespaceHeader, errdefs.ErrFailedPrecondition)
 	}
@@ -156,7 +161,7 @@ func namespace(ctx context.Context) (string, error) {
 // find is the container that a request is about. One that is being created is waited for: a daemon that was started anew
 // must not take it for unknown.
 func (s *Server) find(ctx context.Context, id string) (*container, error) {
-	ns, err := namespace(ctx)
+	ns, err := s.namespace(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +215,7 @@ func (s *Server) Connect(ctx context.Context, r *task.ConnectRequest) (*task.Con
 // Shutdown ends the shim if it has nothing left to do. containerd asks after each Delete.
 func (s *Server) Shutdown(ctx context.Context, r *task.ShutdownRequest) (*emptypb.Empty, error) {
 	s.mu.Lock()
-	if ns, err := namespace(ctx); err == nil && r.ID != "" {
+	if ns, err := s.namespace(ctx); err == nil && r.ID != "" {
 		delete(s.pending, key(ns, r.ID))
 	}
 	end := s.conf.Shutdown != nil && !s.stopping && len(s.tasks)+len(s.pending) == 0
@@ -224,7 +229,7 @@ func (s *Server) Shutdown(ctx context.Context, r *task.ShutdownRequest) (*emptyp
 
 // Reserve announces a Create, so that a Shutdown before it does not end the shim.
 func (s *Server) Reserve(ctx context.Context, r *task.StateRequest) (*emptypb.Empty, error) {
-	ns, err := namespace(ctx)
+	ns, err := s.namespace(ctx)
 	if err = errors.Join(err, checkID("id", r.ID)); err != nil {
 		return nil, err
 	}

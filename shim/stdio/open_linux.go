@@ -57,8 +57,8 @@ func kind(err error) error {
 	return err
 }
 
-// openStdin gives the process the reading end, and holds the fifo read-write until CloseStdin: a client may come and go,
-// as containerd's clients expect.
+// openStdin gives the process the reading end. That it does not end when a client goes is Hold's business; for a terminal
+// it is held at once, because the executor begins to copy before any client may be there.
 func (s *Set) openStdin(c Config) error {
 	if c.Stdin == "" {
 		return nil
@@ -80,13 +80,41 @@ func (s *Set) openStdin(c Config) error {
 	if !fifo {
 		return nil
 	}
-	if s.hold, err = openFd(t.path, unix.O_RDWR|unix.O_NONBLOCK); err != nil {
+	if c.Terminal { // the executor copies from it, and Finish must be able to end that
+		s.hold, err = openFd(t.path, unix.O_RDWR|unix.O_NONBLOCK)
 		return err
 	}
-	if c.Terminal { // the executor copies from it, and Finish must be able to end that
-		return nil
-	}
+	s.input, s.inputPath = r, t.path
 	return blocking(r)
+}
+
+// Hold keeps standard input open from here on, until CloseStdin, whatever clients come and go, as containerd's clients expect. It
+// belongs right before the process's start. A client that wrote all it had and closed before that had no chance to ask
+// for CloseIO: then the input ends with what it wrote, and Hold answers false.
+func (s *Set) Hold() (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.input == nil || s.hold != nil {
+		return true, nil
+	}
+	conn, err := s.input.SyscallConn()
+	if err != nil {
+		return true, err
+	}
+	gone := false
+	err = conn.Control(func(fd uintptr) {
+		// The kernel says so only when there was a writer since we opened it (fs/pipe.c, pipe_poll).
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		n, _ := unix.Poll(p, 0)
+		gone = n > 0 && p[0].Revents&unix.POLLHUP != 0
+	})
+	path := s.inputPath
+	s.input = nil
+	if err != nil || gone {
+		return !gone, err
+	}
+	s.hold, err = openFd(path, unix.O_RDWR|unix.O_NONBLOCK)
+	return true, err
 }
 
 // openOutput opens what is no logger: a fifo or a file.

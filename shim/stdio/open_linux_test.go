@@ -186,3 +186,38 @@ func TestLoggerNotReady(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A client that writes and closes before the process is started has its input read to the end; one that has not come yet, or is
+// still there, does not end it by going.
+func TestHold(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		come, leave bool
+		held        bool
+	}{{"never came", false, false, true}, {"is there", true, false, true}, {"came and went", true, true, false}} {
+		path := filepath.Join(t.TempDir(), "in")
+		if err := unix.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := mustOpen(t, config(t, Streams{Stdin: path}))
+		if c.come {
+			client, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintln(client, "all")
+			if c.leave {
+				client.Close()
+			}
+			defer client.Close()
+		}
+		if held, err := s.Hold(); err != nil || held != c.held {
+			t.Errorf("%s: held %v, %v", c.name, held, err)
+		}
+		if c.leave {
+			if data, err := io.ReadAll(s.IO().Stdin); err != nil || string(data) != "all\n" {
+				t.Errorf("%s: read %q, %v", c.name, data, err)
+			}
+		}
+	}
+}

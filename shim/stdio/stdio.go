@@ -46,12 +46,14 @@ type Set struct {
 	io  platform.IO
 	log *slog.Logger
 
-	mu     sync.Mutex
-	hold   *os.File   // keeps a stdin fifo from ending while no client writes
-	files  []*os.File // closed by Finish, after sinks have drained
-	paths  []string   // fifos of ours, removed by Finish
-	sinks  []sink
-	ending bool
+	mu        sync.Mutex
+	hold      *os.File // keeps a stdin fifo from ending while no client writes
+	input     *os.File // the fifo that Hold is still to hold, and its path
+	inputPath string
+	files     []*os.File // closed by Finish, after sinks have drained
+	paths     []string   // fifos of ours, removed by Finish
+	sinks     []sink
+	ending    bool
 }
 
 // sink is a reader of the process's output that Finish lets come to its end.
@@ -178,6 +180,7 @@ func (s *Set) IO() platform.IO { return s.io }
 func (s *Set) CloseStdin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.input = nil
 	if s.hold != nil {
 		s.hold.Close()
 		s.hold = nil

@@ -17,3 +17,6 @@ func (s *Set) open(ctx context.Context, c Config) error {
 }
 
 func (s *Set) attach(c Config, stdinClosed bool) {}
+
+// Hold has nothing to hold here.
+func (s *Set) Hold() (bool, error) { return true, nil }
