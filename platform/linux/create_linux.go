@@ -145,9 +145,13 @@ func (c *container) run(p *process, program *libcontainer.Process, streams *stdi
 		// From here on a later executor finds the process. Of init libcontainer itself wrote it down.
 		err = recordStart(c.dir, p.id, pid)
 	}
+	if err == nil {
+		err = streams.begin() // before anybody can see the end and wait for the output
+	}
 	if err != nil {
-		pidfd.Close()                    // nil is no harm
-		_ = unix.Kill(pid, unix.SIGKILL) // a child of ours that nobody has waited for
+		pidfd.Close() // nil is no harm
+		// A child of ours that nobody has waited for: the pid is its own still.
+		_ = unix.Kill(pid, unix.SIGKILL)
 		_, _ = unix.Wait4(pid, nil, 0, nil)
 		return err
 	}
@@ -155,10 +159,6 @@ func (c *container) run(p *process, program *libcontainer.Process, streams *stdi
 	p.pid, p.pidfd, p.streams = pid, pidfd, streams
 	p.mu.Unlock()
 	c.e.watch(p, pid, pidfd)
-	if err := streams.begin(); err != nil {
-		_ = p.kill()
-		return err
-	}
 	return nil
 }
 
@@ -177,7 +177,7 @@ func (c *container) spawn(p *process, program *libcontainer.Process, streams *st
 
 // classify gives libcontainer's errors the kinds that callers ask for.
 func classify(err error) error {
-	text := err.Error()
+	text := strings.ToLower(err.Error())
 	switch {
 	case errors.Is(err, libcontainer.ErrExist):
 		return fmt.Errorf("%w: %w", err, errdefs.ErrAlreadyExists)

@@ -5,6 +5,13 @@
 // libcontainer's container code; it never imports the daemon, protobuf services or a storage driver. Whoever uses it must
 // be able to act as the container's init when executed as "init": see package reexec.
 //
+// A container whose options name another OCI runtime (crun, youki, runsc, a runc by its path) is run by that one's command
+// line, under the same state, watching and clean-up.
+//
+// A spec may ask for more than this process may give: without CAP_SYS_RESOURCE resource limits and oom_score_adj are cut to
+// our own and the log says so. Where confinement is asked for that the build or kernel lacks (seccomp, AppArmor, SELinux),
+// Create fails instead.
+//
 // What a crash leaves: running containers, which do not notice, and for a Create that was interrupted a cgroup, a mount
 // and a folder that List names; Adopt finds both, and Delete of a container adopted in that half-made state removes them.
 // What dies with the process: terminals (the kernel hangs up on their programs) and copies of output through pipes; files
