@@ -5,15 +5,8 @@
 package containerd
 
 import (
-	"context"
-	"fmt"
 	"log/slog"
-	"runtime/debug"
-	"strings"
-	"sync/atomic"
 
-	"github.com/containerd/errdefs"
-	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -45,7 +38,7 @@ func NewServer(eng *engine.Engine, o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &guard{log: o.Log}
+	g := newGuard(o.Log)
 	s := &Server{
 		guard: g,
 		Server: grpc.NewServer(
@@ -68,42 +61,9 @@ func (s *Server) Ready() {
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
 }
 
-// guard is the one place where errors become gRPC statuses and panics become errors.
-type guard struct {
-	log   *slog.Logger
-	ready atomic.Bool
-}
-
-func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
-	defer func() { err = g.translate(info.FullMethod, recover(), err) }()
-	if err := g.admit(info.FullMethod); err != nil {
-		return nil, err
-	}
-	return next(ctx, req)
-}
-
-func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
-	defer func() { err = g.translate(info.FullMethod, recover(), err) }()
-	if err := g.admit(info.FullMethod); err != nil {
-		return err
-	}
-	return next(srv, ss)
-}
-
-func (g *guard) admit(method string) error {
-	if g.ready.Load() || strings.HasPrefix(method, "/"+healthpb.Health_ServiceDesc.ServiceName+"/") {
-		return nil
-	}
-	return fmt.Errorf("daemon is starting, try again in a moment: %w", errdefs.ErrUnavailable)
-}
-
-func (g *guard) translate(method string, panicked any, err error) error {
-	if panicked != nil {
-		g.log.Error("call panicked", "method", method, "panic", panicked, "stack", string(debug.Stack()))
-		err = fmt.Errorf("%s failed on a fault of the daemon, see its log: %w", method, errdefs.ErrInternal)
-	}
-	if err != nil {
-		g.log.Debug("call failed", "method", method, "err", err)
-	}
-	return errgrpc.ToGRPC(err)
+// GracefulStop refuses new calls and waits for those under way, but for the ones that wait for something to happen: they
+// end at once with Unavailable, and their clients ask again.
+func (s *Server) GracefulStop() {
+	s.guard.stop()
+	s.Server.GracefulStop()
 }

@@ -34,7 +34,7 @@ func streamPair(t *testing.T, table *streamTable, id string) (streamingapi.Strea
 
 func dialStreams(t *testing.T, table *streamTable) streamingapi.StreamingClient {
 	t.Helper()
-	g := &guard{log: slog.New(slog.DiscardHandler)}
+	g := newGuard(slog.New(slog.DiscardHandler))
 	g.ready.Store(true)
 	server := grpc.NewServer(grpc.StreamInterceptor(g.stream))
 	registerStreaming(server, table)
