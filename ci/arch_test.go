@@ -35,7 +35,7 @@ var allowed = map[string][]string{
 	"platform/windows":      {"platform", "storage", "internal"},
 	"shim":                  {"platform", "storage", "internal"},
 	"metadata":              {"storage", "content", "internal"},
-	"image":                 {"content", "storage", "metadata", "internal"},
+	"image":                 {"image/reference", "content", "storage", "metadata", "internal"},
 	"image/reference":       {},
 	"network":               {"internal"},
 	"spec":                  {"internal"},
@@ -69,7 +69,7 @@ var never = map[string][]string{
 }
 
 // mayLink are exceptions from never: small packages that a library of ours cannot do without.
-var mayLink = []string{"google.golang.org/grpc/codes", "google.golang.org/grpc/status", "google.golang.org/grpc/internal", "google.golang.org/grpc/internal/status", "google.golang.org/grpc/connectivity"}
+var mayLink = []string{"google.golang.org/grpc/codes", "google.golang.org/grpc/status", "google.golang.org/grpc/internal", "google.golang.org/grpc/internal/status", "google.golang.org/grpc/connectivity", "google.golang.org/grpc/serviceconfig", "google.golang.org/grpc/grpclog", "google.golang.org/grpc/grpclog/internal"}
 
 type pkg struct {
 	ImportPath, Dir string
