@@ -41,6 +41,7 @@ type container struct {
 	cgroupErr  error
 
 	updating sync.Mutex // one Pause, Resume or Update at a time
+	deleting sync.Mutex // one Delete at a time
 
 	mu        sync.Mutex
 	execs     map[string]*process
@@ -148,6 +149,8 @@ func (c *container) Delete(ctx context.Context) error {
 	if c.init.running() {
 		return fmt.Errorf("cannot delete container %q: it runs; kill it first: %w", c.id, errdefs.ErrFailedPrecondition)
 	}
+	c.deleting.Lock()
+	defer c.deleting.Unlock()
 	c.mu.Lock()
 	deleted := c.deleted
 	c.mu.Unlock()
