@@ -9,6 +9,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/slipwayd/slipway/testsuite/ociimage"
+	"github.com/slipwayd/slipway/testsuite/registry"
 )
 
 // ctr is one of containerd's command lines, against one daemon.
@@ -202,6 +205,29 @@ func TestCtrMovesImages(t *testing.T) {
 			c.clear(t)
 			c.d.checkEmpty(t)
 		}
+	})
+}
+
+// TestCtrBringsCredentials needs the streams on which the daemon asks its client for them.
+func TestCtrBringsCredentials(t *testing.T) {
+	eachCtr(t, func(t *testing.T, c ctr) {
+		private := registry.Start(t)
+		private.Push("lib/secret:v1", ociimage.Image{Layers: []ociimage.Layer{{Files: []ociimage.File{ociimage.Regular("f", 0o644, "f")}}}})
+		ref := private.Host() + "/lib/secret:v1"
+		private.RequireToken(registry.Token{Username: "alice", Password: "open sesame"})
+		if _, err := c.try(t, "images", "pull", "--plain-http", ref); err == nil {
+			t.Error("a private image was pulled by nobody")
+		}
+		if _, err := c.try(t, "images", "pull", "--plain-http", "--user", "alice:wrong", ref); err == nil {
+			t.Error("a private image was pulled with a wrong password")
+		}
+		c.run(t, "images", "pull", "--plain-http", "--user", "alice:open sesame", ref)
+		private.RequireBasic(registry.Basic{Username: "bob", Password: "b"})
+		pushed := private.Host() + "/lib/other:v1"
+		c.run(t, "images", "tag", ref, pushed)
+		c.run(t, "images", "push", "--plain-http", "--user", "bob:b", pushed)
+		c.clear(t)
+		c.d.checkEmpty(t)
 	})
 }
 
