@@ -653,3 +653,77 @@ func TestKilledAnywhere(t *testing.T) {
 		w.nothingLeft()
 	}
 }
+
+func TestTerminal(t *testing.T) {
+	w := newWorld(t, shim.Config{})
+	dir := t.TempDir()
+	s := shim.Streams{Stdin: filepath.Join(dir, "in"), Stdout: filepath.Join(dir, "out"), Terminal: true}
+	for _, p := range []string{s.Stdin, s.Stdout} {
+		if err := unix.Mkfifo(p, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := make(chan string, 1)
+	go func() {
+		f, err := os.Open(s.Stdout)
+		if err != nil {
+			out <- err.Error()
+			return
+		}
+		defer f.Close()
+		data, _ := io.ReadAll(f)
+		out <- string(data)
+	}()
+	o := w.options("tty", s)
+	spec := specOf("tty", "sh", "-c", "read line; stty size; echo got $line; exit 2")
+	spec.Process.Terminal = true
+	o.Spec = asJSON(t, spec)
+	if _, err := w.m.Create(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	in, err := os.OpenFile(s.Stdin, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if _, err := w.m.Start(t.Context(), "default", "tty", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.m.ResizePty(t.Context(), "default", "tty", "", 91, 31); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(in, "hello")
+	if x := w.wait("tty", ""); x.Status != 2 {
+		t.Fatalf("exit %+v", x)
+	}
+	if got := <-out; !strings.Contains(got, "31 91\r\n") || !strings.Contains(got, "got hello\r\n") {
+		t.Fatalf("the terminal showed %q", got)
+	}
+}
+
+func TestGroupByContainer(t *testing.T) {
+	w := newWorld(t, shim.Config{})
+	if err := w.m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.open(shim.Config{Group: shim.GroupContainer})
+	w.run("g1", shim.Streams{}, "sleep", "1000")
+	w.run("g2", shim.Streams{}, "sleep", "1000")
+	p1, err1 := w.m.ShimPid(t.Context(), "default", "g1")
+	p2, err2 := w.m.ShimPid(t.Context(), "default", "g2")
+	if err1 != nil || err2 != nil || p1 == p2 {
+		t.Fatalf("shims %d and %d, %v, %v", p1, p2, err1, err2)
+	}
+	for _, id := range []string{"g1", "g2"} {
+		if err := w.m.Kill(t.Context(), "default", id, "", 9, true); err != nil {
+			t.Fatal(err)
+		}
+		w.wait(id, "")
+		if _, err := w.m.Delete(t.Context(), "default", id, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(w.state, "shims/container-*")); len(left) > 0 {
+		t.Fatalf("directories of shims left: %v", left)
+	}
+}
