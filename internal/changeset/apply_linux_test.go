@@ -153,6 +153,19 @@ func TestManyDirectories(t *testing.T) {
 	}
 }
 
+func TestCapabilityLosesItsNamespace(t *testing.T) {
+	v2 := "\x01\x00\x00\x02\x00\x20" + strings.Repeat("\x00", 14)
+	v3 := "\x01\x00\x00\x03\x00\x20" + strings.Repeat("\x00", 14) + "\xa0\x86\x01\x00"
+	for _, in := range []string{v2, v3} {
+		if got := capability(in); got != v2 {
+			t.Errorf("%x became %x", in, got)
+		}
+	}
+	if got := capability("odd"); got != "odd" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestPendingText(t *testing.T) {
 	for _, p := range []Pending{{}, {dirs: []string{"a", "b\nc"}, whiteouts: []string{"w/x"}}, {whiteouts: []string{"d"}}} {
 		text, err := p.MarshalText()

@@ -80,3 +80,13 @@ func parseIDMap(s string) (m idMap, err error) {
 	}
 	return m, nil
 }
+
+// capability takes out of a security.capability value the user namespace that it is tied to (linux/capability.h: struct
+// vfs_ns_cap_data, revision 3, becomes vfs_cap_data, revision 2). The kernel ties it when the container's root sets it.
+func capability(value string) string {
+	const revision, v2Size, v3Size = 3, 20, 24 // offset of the revision's byte, and bytes of the whole
+	if len(value) != v3Size || value[revision] != 3 {
+		return value
+	}
+	return value[:revision] + "\x02" + value[revision+1:v2Size]
+}

@@ -132,7 +132,7 @@ func unshift(fd int, base string, ids idMaps) error {
 		}
 	}
 	if n > 0 {
-		return unix.Lsetxattr(path, "security.capability", caps[:n], 0)
+		return unix.Lsetxattr(path, "security.capability", []byte(capability(string(caps[:n]))), 0)
 	}
 	return nil
 }

@@ -111,6 +111,9 @@ func (w *tarWriter) header(full string, st *unix.Stat_t, xattrs []xattr) (*tar.H
 		if hdr.PAXRecords == nil {
 			hdr.PAXRecords = map[string]string{}
 		}
+		if x.name == "security.capability" && w.ids.uid != nil {
+			x.value = capability(x.value)
+		}
 		hdr.PAXRecords[xattrRecord+x.name] = x.value
 	}
 	return hdr, nil
