@@ -182,7 +182,7 @@ func (s nativeErrors) RecvMsg(m any) error { return streamError(s.ClientStream.R
 func (s nativeErrors) SendMsg(m any) error { return streamError(s.ClientStream.SendMsg(m)) }
 
 func streamError(err error) error {
-	if err == io.EOF { //nolint:errorlint // gRPC says so, unwrapped
+	if err == io.EOF { // gRPC promises it unwrapped
 		return err
 	}
 	return errgrpc.ToNative(err)

@@ -14,7 +14,8 @@ import (
 func Image(c ocispec.ImageConfig) Opt {
 	return func(s *specs.Spec) error {
 		s.Process.Args = append(slices.Clone(c.Entrypoint), c.Cmd...)
-		if s.Windows != nil && c.ArgsEscaped && len(s.Process.Args) > 0 { //nolint:staticcheck // Windows images still set it
+		//lint:ignore SA1019 Windows images still set it
+		if s.Windows != nil && c.ArgsEscaped && len(s.Process.Args) > 0 {
 			s.Process.CommandLine, s.Process.Args = strings.Join(s.Process.Args, " "), nil
 		}
 		if c.WorkingDir != "" {
