@@ -19,6 +19,26 @@ func (e *Engine) ListContainers(ctx context.Context, ns string, filters ...strin
 	return view(ctx, e, func(tx *metadata.Tx) ([]metadata.Container, error) { return tx.Containers(ns).List(filters...) })
 }
 
+// WalkContainers calls fn for those that match any of filters, in order of their ids, and holds only some in memory. Those
+// that come or go meanwhile may be missed.
+func (e *Engine) WalkContainers(ctx context.Context, ns string, fn func(metadata.Container) error, filters ...string) error {
+	each := func(page []metadata.Container) error {
+		for _, c := range page {
+			if err := fn(c); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return pages(ctx, e, each, func(tx *metadata.Tx, last *metadata.Container) ([]metadata.Container, error) {
+		after := ""
+		if last != nil {
+			after = last.ID
+		}
+		return tx.Containers(ns).Page(after, pageSize, filters...)
+	})
+}
+
 // CreateContainer records what is to be run; nothing runs yet. AlreadyExists when the id is in use.
 func (e *Engine) CreateContainer(ctx context.Context, ns string, c metadata.Container) (metadata.Container, error) {
 	if err := e.checkSnapshotter(c.Snapshotter); c.Snapshotter != "" && err != nil {

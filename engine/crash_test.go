@@ -270,7 +270,9 @@ func scenes() map[string]scene {
 				_, err = io.Copy(w, bytes.NewReader([]byte("abc")))
 				ok(t, errors.Join(err, w.Close()))
 			},
-			verb: func(ctx context.Context, e *Engine) error { return e.Content(Scope{Namespace: crashNS}).Abort(ctx, "ref") },
+			verb: func(ctx context.Context, e *Engine) error {
+				return e.Content(Scope{Namespace: crashNS}).Abort(ctx, "ref")
+			},
 			after: func(t *testing.T, e *Engine) {
 				ok(t, ignore(e.Content(Scope{Namespace: crashNS}).Abort(t.Context(), "ref"), errdefs.ErrNotFound))
 			},

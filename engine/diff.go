@@ -47,6 +47,7 @@ func (e *Engine) Apply(ctx context.Context, s Scope, desc ocispec.Descriptor, mo
 	if err != nil {
 		return applied, err
 	}
+	defer e.memory.work()()
 	defer func() { err = errors.Join(err, blob.Close()) }()
 	tar, err := decompress(io.NewSectionReader(blob, 0, blob.Size()))
 	if err != nil {
@@ -179,6 +180,7 @@ func (e *Engine) Diff(ctx context.Context, s Scope, left, right []storage.Mount,
 	if !isLayer(mediaType) {
 		return desc, fmt.Errorf("media type %q is not one of a layer: %w", mediaType, errdefs.ErrNotImplemented)
 	}
+	defer e.memory.work()()
 	w, err := e.Content(s).Open(ctx, cmp.Or(o.Ref, "diff-"+rand.Text()), ocispec.Descriptor{})
 	if err != nil {
 		return desc, err

@@ -94,6 +94,7 @@ type Engine struct {
 	locks  keyLocks  // lock.go: "snapshot/…", "blob/…"
 	trash  *trash    // trash.go: layers and blobs without a record, being removed
 	gc     *gcRunner // gc.go
+	memory *breather // memory.go
 
 	uuidMu sync.Mutex // introspect.go
 
@@ -128,6 +129,7 @@ func New(p Parts) (*Engine, error) {
 	}
 	e.life, e.stop = context.WithCancel(context.Background())
 	e.trash = newTrash(e)
+	e.memory = newBreather()
 	e.gc = newGC(e, cmp.Or(p.GCDelay, time.Second), cmp.Or(p.GCInterval, time.Hour))
 	return e, nil
 }
@@ -139,6 +141,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	}
 	e.background(e.trash.run)
 	e.background(e.gc.run)
+	e.background(e.memory.run)
 	e.restoreAutoRemove(ctx)
 	return nil
 }

@@ -144,6 +144,7 @@ func (g *gcRunner) collect(ctx context.Context, wait bool) error {
 		g.publish(r)
 	}
 	if len(found.Removed) > 0 {
+		defer e.memory.work()()
 		e.log.Debug("garbage collected", "records", len(found.Removed), "blobs", len(found.Blobs),
 			"marked", found.Marked, "mark", found.MarkTime, "remove", found.RemoveTime, "longest hold", found.LongestHold)
 	}

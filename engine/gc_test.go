@@ -261,3 +261,16 @@ func TestOneSnapshotManyClients(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestBreatherWaitsForTheLastWork(t *testing.T) {
+	b := newBreather()
+	one, two := b.work(), b.work()
+	one()
+	if b.idle() || len(b.rest) != 0 {
+		t.Error("rests while work goes on")
+	}
+	two()
+	if !b.idle() || len(b.rest) != 1 {
+		t.Error("does not rest when the last work ended")
+	}
+}

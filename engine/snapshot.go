@@ -151,6 +151,7 @@ func (s *Snapshots) Apply(ctx context.Context, key string, diff io.Reader) (stor
 	if layer.Kind != storage.Active {
 		return storage.Usage{}, fmt.Errorf("snapshot %s is not active: %w", key, errdefs.ErrFailedPrecondition)
 	}
+	defer s.e.memory.work()()
 	return s.driver.Apply(ctx, layer, diff)
 }
 

@@ -35,35 +35,29 @@ func (s containerService) Get(ctx context.Context, req *containersapi.GetContain
 }
 
 func (s containerService) List(ctx context.Context, req *containersapi.ListContainersRequest) (*containersapi.ListContainersResponse, error) {
-	resp := &containersapi.ListContainersResponse{}
-	err := s.list(ctx, req, func(c metadata.Container) error {
-		resp.Containers = append(resp.Containers, containerToWire(c))
-		return nil
-	})
-	return resp, err
-}
-
-func (s containerService) ListStream(req *containersapi.ListContainersRequest, stream containersapi.Containers_ListStreamServer) error {
-	return s.list(stream.Context(), req, func(c metadata.Container) error {
-		return stream.Send(&containersapi.ListContainerMessage{Container: containerToWire(c)})
-	})
-}
-
-func (s containerService) list(ctx context.Context, req *containersapi.ListContainersRequest, fn func(metadata.Container) error) error {
 	sc, err := scope(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	all, err := s.eng.ListContainers(ctx, sc.Namespace, req.Filters...)
 	if err != nil {
+		return nil, err
+	}
+	resp := &containersapi.ListContainersResponse{Containers: make([]*containersapi.Container, len(all))}
+	for i, c := range all {
+		resp.Containers[i] = containerToWire(c)
+	}
+	return resp, nil
+}
+
+func (s containerService) ListStream(req *containersapi.ListContainersRequest, stream containersapi.Containers_ListStreamServer) error {
+	sc, err := scope(stream.Context())
+	if err != nil {
 		return err
 	}
-	for _, c := range all {
-		if err := fn(c); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.eng.WalkContainers(stream.Context(), sc.Namespace, func(c metadata.Container) error {
+		return stream.Send(&containersapi.ListContainerMessage{Container: containerToWire(c)})
+	}, req.Filters...)
 }
 
 func (s containerService) Create(ctx context.Context, req *containersapi.CreateContainerRequest) (*containersapi.CreateContainerResponse, error) {
