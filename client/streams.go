@@ -21,7 +21,7 @@ type attached struct {
 	stdin, stdout, stderr string // what the API is told
 	remove                func() // takes the names away; the open ends stay
 	closers               []io.Closer
-	inputEnded            chan struct{} // closed when all input is written; nil without input
+	inputEnded            chan struct{}  // closed when all input is written; nil without input
 	copies                sync.WaitGroup // of output
 	moved                 activity
 	stop                  context.CancelFunc
