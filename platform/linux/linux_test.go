@@ -43,6 +43,12 @@ func TestMain(m *testing.M) {
 	}
 	status := m.Run()
 	os.RemoveAll(dir)
+	for _, pattern := range []string{"/sys/fs/cgroup/slipway-test", "/sys/fs/cgroup/*/slipway-test"} {
+		left, _ := filepath.Glob(pattern)
+		for _, cgroup := range left {
+			os.Remove(cgroup) // the parent of those that were deleted; libcontainer leaves it
+		}
+	}
 	os.Exit(status)
 }
 
