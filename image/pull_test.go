@@ -421,3 +421,31 @@ func TestPullsOfTheSame(t *testing.T) {
 		t.Errorf("the big layer was fetched %d times", n)
 	}
 }
+
+// TestUnpackCancelledBetweenLayers: when the context ends while a layer waits for its turn, that is an error even though no
+// layer failed.
+func TestUnpackCancelledBetweenLayers(t *testing.T) {
+	built, err := ociimage.Image{Layers: []ociimage.Layer{layer("a", "1"), layer("b", "2")}}.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cctx, cancel := context.WithCancelCause(context.Background())
+	stop := errors.New("enough")
+	report := &reporter{}
+	u := &unpacker{layers: newLayers(), limits: Limits{Parallel: 1}.withDefaults(), part: func(d ocispec.Descriptor) *part { return report.part("", "", d) }}
+	u.fetch = func(ctx context.Context, d ocispec.Descriptor, to *pipe) error {
+		cancel(stop) // and yet all of the first layer comes
+		return to.readFrom(strings.NewReader(string(built.Bytes(d))))
+	}
+	var steps []Layer
+	for i, chain := range ChainIDs(built.DiffIDs) {
+		l := Layer{Desc: built.Layers[i], DiffID: built.DiffIDs[i], Chain: chain, Index: i}
+		if i > 0 {
+			l.Parent = steps[i-1].Chain
+		}
+		steps = append(steps, l)
+	}
+	if err := u.run(cctx, steps, 0); !errors.Is(err, stop) {
+		t.Errorf("error %v", err)
+	}
+}

@@ -131,7 +131,10 @@ func (u *unpacker) run(ctx context.Context, steps []Layer, have int) error {
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
-			return group.Wait()
+			if err := group.Wait(); err != nil {
+				return err
+			}
+			return context.Cause(ctx) // the caller's end, which those under way did not notice
 		}
 		release := sync.OnceFunc(func() { <-slots })
 		if i < have {
