@@ -6,6 +6,7 @@ import (
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/slipwayd/slipway/engine"
@@ -116,8 +117,8 @@ func imageFromWire(w *imagesapi.Image) (metadata.Image, error) {
 		return metadata.Image{}, missing("image")
 	}
 	img := metadata.Image{Name: w.Name, Labels: w.Labels}
-	// An update of labels alone names no target.
-	if w.Target != nil {
+	// An update of labels alone names no target: clients send an empty one.
+	if proto.Size(w.Target) > 0 {
 		d, err := descriptorFromWire(w.Target)
 		if err != nil {
 			return img, err

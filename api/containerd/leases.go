@@ -1,7 +1,9 @@
 package containerd
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
 	"google.golang.org/grpc"
@@ -25,7 +27,8 @@ func (s leaseService) Create(ctx context.Context, req *leasesapi.CreateRequest) 
 	if err != nil {
 		return nil, err
 	}
-	l, err := s.eng.CreateLease(ctx, sc.Namespace, metadata.Lease{ID: req.ID, Labels: req.Labels})
+	// A client that names none gets one of ours, as from containerd.
+	l, err := s.eng.CreateLease(ctx, sc.Namespace, metadata.Lease{ID: cmp.Or(req.ID, rand.Text()), Labels: req.Labels})
 	if err != nil {
 		return nil, err
 	}

@@ -65,6 +65,14 @@ func (d *duration) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
+// UnmarshalText reads one of the four names.
+func (l *level) UnmarshalText(text []byte) error {
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, strings.ToLower(string(text))) {
+		return fmt.Errorf("log level must be one of debug, info, warn, error, not %q", text)
+	}
+	return l.Level.UnmarshalText(text)
+}
+
 func defaultConfig() config {
 	return config{
 		Root: defaultRoot, State: defaultState, Address: defaultAddress,

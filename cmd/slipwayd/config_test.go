@@ -41,7 +41,7 @@ func TestConfigErrorsNamePlaceAndKey(t *testing.T) {
 		"unknown in table":  {"[log]\n\ncolour = true\n", `:3:1: unknown key "log.colour"`},
 		"two unknown":       {"a = 1\nb = 2\n", `unknown key "b"`},
 		"syntax":            {"root = \n", ":1:"},
-		"wrong type":        {"[log]\nlevel = 7\n", `level string "7"`},
+		"wrong type":        {"[log]\nlevel = 7\n", "log level must be one of"},
 		"bad level":         {"[log]\nlevel = \"loud\"\n", "loud"},
 		"bad format":        {"[log]\nformat = \"xml\"\n", `log.format must be one of text, json, not "xml"`},
 		"bad group":         {"[shim]\ngroup = \"node\"\n", "shim.group must be one of host, pod, container"},
