@@ -61,6 +61,9 @@ func Load(dirs []string, registry string, d Default) ([]Host, error) {
 		return nil, fmt.Errorf("registry %.100q is not a host: %w", registry, errdefs.ErrInvalidArgument)
 	}
 	for _, dir := range dirs {
+		if dir == "" { // not the working directory
+			continue
+		}
 		for _, sub := range directories(registry) {
 			hosts, err := loadDir(filepath.Join(dir, sub), registry, d)
 			if errors.Is(err, fs.ErrNotExist) {
