@@ -95,7 +95,7 @@ func (s imageService) Delete(ctx context.Context, req *imagesapi.DeleteImageRequ
 		return nil, err
 	}
 	var target *ocispec.Descriptor
-	if req.Target != nil {
+	if req.Target.GetDigest() != "" {
 		d, err := descriptorFromWire(req.Target)
 		if err != nil {
 			return nil, err

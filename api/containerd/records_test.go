@@ -208,7 +208,8 @@ func TestImageUpdateOfLabelsKeepsTheTarget(t *testing.T) {
 		Name: "img", Target: &types.Descriptor{MediaType: "m", Digest: d.String(), Size: 1},
 	}}))(t)
 	got := must(images.Update(in(t, "ns"), &imagesapi.UpdateImageRequest{
-		Image: &imagesapi.Image{Name: "img", Labels: map[string]string{"a": "b"}}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"labels.a"}},
+		Image:      &imagesapi.Image{Name: "img", Labels: map[string]string{"a": "b"}, Target: &types.Descriptor{}}, // as ctr sends it
+		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"labels.a"}},
 	}))(t).Image
 	if got.Target.GetDigest() != d.String() || got.Labels["a"] != "b" {
 		t.Errorf("updated to %v", got)
