@@ -34,6 +34,10 @@ const (
 	LabelAutoRemove = "slipway.io/auto-remove"
 )
 
+// labelExpire keeps a snapshot from collection until the time it gives (RFC 3339). Slipway's daemon honours it on snapshots;
+// on containerd's, give the context a lease.
+const labelExpire = "containerd.io/gc.expire"
+
 // specURL types the runtime-spec documents in the API (containerd's convention for JSON in an Any).
 const (
 	specURL    = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
@@ -72,7 +76,11 @@ func (c *Client) CreateContainer(ctx context.Context, o ContainerOptions) (_ *Co
 	if err != nil {
 		return nil, err
 	}
-	prepared, err := c.snapshots.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{Snapshotter: snapshotter, Key: o.ID, Parent: o.Image.ChainID.String()})
+	prepared, err := c.snapshots.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{
+		Snapshotter: snapshotter, Key: o.ID, Parent: o.Image.ChainID.String(),
+		// Nothing refers to it until the record does: it is held for as long as that can take, without the cost of a lease.
+		Labels: map[string]string{labelExpire: time.Now().Add(time.Hour).UTC().Format(time.RFC3339)},
+	})
 	switch {
 	case errdefs.IsAlreadyExists(err):
 		return nil, fmt.Errorf("a container or snapshot named %q is there already; remove it or choose another name: %w", o.ID, err)

@@ -15,6 +15,9 @@ import (
 	"syscall"
 	"time"
 
+	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
+	"google.golang.org/grpc/metadata"
+
 	"github.com/slipwayd/slipway/client"
 )
 
@@ -32,6 +35,7 @@ type daemon struct {
 	pullCmd  func(image string) []string
 	runCmd   func(id, image string, args ...string) []string
 	rmiCmd   func(image string) []string
+	leases   bool // a snapshot needs a lease until a container refers to it
 
 	cmd    *exec.Cmd
 	client *client.Client
@@ -64,7 +68,7 @@ func containerd(peers, dir, registry string) *daemon {
 	socket := filepath.Join(dir, "state/containerd.sock")
 	cli := []string{ctr, "--address", socket, "-n", "default"}
 	return &daemon{
-		name: name, dir: dir, socket: socket, registry: registry, runtime: "io.containerd.runc.v2", env: []string{"PATH=" + path},
+		name: name, dir: dir, socket: socket, registry: registry, runtime: "io.containerd.runc.v2", leases: true, env: []string{"PATH=" + path},
 		argv:    []string{binary, "--root", dir + "/root", "--state", dir + "/state", "--address", socket, "--config", dir + "/config.toml"},
 		pullCmd: func(image string) []string { return append(cli, "image", "pull", "--plain-http", image) },
 		runCmd: func(id, image string, args ...string) []string {
@@ -149,6 +153,23 @@ func (d *daemon) command(ctx context.Context, argv []string) (time.Duration, err
 		return 0, fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, out)
 	}
 	return time.Since(begin), nil
+}
+
+// leased answers a context whose calls are under a lease of their own where the daemon needs that, as containerd's client does
+// when it makes a container.
+func (d *daemon) leased(ctx context.Context) (_ context.Context, end func() error, err error) {
+	if !d.leases {
+		return ctx, func() error { return nil }, nil
+	}
+	c := leasesapi.NewLeasesClient(d.client.Conn())
+	l, err := c.Create(ctx, &leasesapi.CreateRequest{ID: newID()})
+	if err != nil {
+		return ctx, nil, err
+	}
+	return metadata.AppendToOutgoingContext(ctx, "containerd-lease", l.Lease.ID), func() error {
+		_, err := c.Delete(ctx, &leasesapi.DeleteRequest{ID: l.Lease.ID})
+		return err
+	}, nil
 }
 
 func (d *daemon) pull(ctx context.Context, name string) error {

@@ -59,7 +59,7 @@ func lifecycles(ctx context.Context, d *daemon, side, n int) (float64, error) {
 }
 
 func lifecycle(ctx context.Context, d *daemon, img client.ImageDetail) error {
-	ct, err := d.client.CreateContainer(ctx, client.ContainerOptions{ID: newID(), Image: img, Runtime: d.runtime, Spec: []spec.Opt{spec.Args("true")}})
+	ct, err := create(ctx, d, img, "true")
 	if err != nil {
 		return err
 	}
@@ -72,6 +72,15 @@ func lifecycle(ctx context.Context, d *daemon, img client.ImageDetail) error {
 		err = fmt.Errorf("true ended with %d", exit.Code)
 	}
 	return errors.Join(err, ct.Delete(ctx))
+}
+
+func create(ctx context.Context, d *daemon, img client.ImageDetail, args ...string) (*client.Container, error) {
+	leased, end, err := d.leased(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ct, err := d.client.CreateContainer(leased, client.ContainerOptions{ID: newID(), Image: img, Runtime: d.runtime, Spec: []spec.Opt{spec.Args(args...)}})
+	return ct, errors.Join(err, end())
 }
 
 // runOnce is the wall time of the command line in milliseconds.
@@ -150,8 +159,7 @@ func hundred(ctx context.Context, d *daemon) (_ float64, err error) {
 	containers := make([]*client.Container, n)
 	for i := range n {
 		g.Go(func() (err error) {
-			containers[i], err = d.client.CreateContainer(gctx, client.ContainerOptions{ID: newID(), Image: detail, Runtime: d.runtime, Spec: []spec.Opt{spec.Args("sleep", "3600")}})
-			if err != nil {
+			if containers[i], err = create(gctx, d, detail, "sleep", "3600"); err != nil {
 				return err
 			}
 			if tasks[i], err = containers[i].NewTask(gctx, client.Streams{}); err != nil {
