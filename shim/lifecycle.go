@@ -130,6 +130,13 @@ func (m *Manager) undo(e *entry) {
 		m.forget(e) // its shim's death is no surprise now
 	}
 	err := m.deleteIn(ctx, e)
+	for errors.Is(err, errdefs.ErrUnavailable) && ctx.Err() == nil { // the shim's successor does not answer yet
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+		}
+		err = m.deleteIn(ctx, e)
+	}
 	if ok && e.record.Address == "" {
 		if _, cerr := f.command(ctx, nil, "delete"); cerr != nil {
 			m.conf.Log.Warn("cannot clean up after a shim that did not start", "id", e.id, "error", cerr)

@@ -727,3 +727,64 @@ func TestGroupByContainer(t *testing.T) {
 		t.Fatalf("directories of shims left: %v", left)
 	}
 }
+
+// TestShimKilledAnywhere kills the shim under a daemon that is creating and deleting tasks. Calls may fail as unavailable, or
+// find that the deed was done; no task may be lost and nothing left behind.
+func TestShimKilledAnywhere(t *testing.T) {
+	w := newWorld(t, shim.Config{})
+	ctx, stop := context.WithCancel(t.Context())
+	var workers sync.WaitGroup
+	for n := range 3 {
+		workers.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				w.churn(fmt.Sprintf("w%d-%d", n, i))
+			}
+		})
+	}
+	for i := range 8 {
+		time.Sleep(time.Duration(60+13*i) * time.Millisecond) // the moment is the point of the test
+		_ = syscall.Kill(w.shimPid(), syscall.SIGKILL)
+	}
+	stop()
+	workers.Wait()
+	if all, _ := w.m.List(t.Context(), ""); len(all) > 0 {
+		t.Errorf("tasks left: %+v", all)
+	}
+}
+
+// churn creates one task, kills it before its start and deletes it, and repeats what fails because the shim is gone.
+func (w *world) churn(id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	again := func(step string, f func() error, done ...error) {
+		for {
+			err := f()
+			if err == nil {
+				return
+			}
+			for _, d := range done {
+				if errors.Is(err, d) {
+					return
+				}
+			}
+			if !errors.Is(err, errdefs.ErrUnavailable) {
+				w.t.Errorf("%s of %s: %v", step, id, err)
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	again("create", func() error {
+		_, err := w.m.Create(ctx, w.options(id, shim.Streams{}, "sleep", "1000"))
+		return err
+	})
+	again("kill", func() error { return w.m.Kill(ctx, "default", id, "", 9, true) }, errdefs.ErrNotFound)
+	again("wait", func() error {
+		_, err := w.m.Wait(ctx, "default", id, "")
+		return err
+	})
+	again("delete", func() error {
+		_, err := w.m.Delete(ctx, "default", id, "")
+		return err
+	}, errdefs.ErrNotFound)
+}
