@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -15,26 +14,17 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/slipwayd/slipway/content"
 	"github.com/slipwayd/slipway/internal/changeset"
 	"github.com/slipwayd/slipway/internal/mount"
 	"github.com/slipwayd/slipway/metadata"
 	"github.com/slipwayd/slipway/storage"
 )
 
-// dockerLayer is Docker's media type for an uncompressed layer; ".gzip" and ".zstd" are appended for the others.
-const dockerLayer = "application/vnd.docker.image.rootfs.diff.tar"
-
 // uncompressedLabel holds the digest of a compressed layer's tar.
 const uncompressedLabel = "containerd.io/uncompressed"
-
-// maxWindow bounds what a zstd frame may make us hold, in bytes; the largest that `zstd -19 --long` asks for by default.
-const maxWindow = 128 << 20
 
 // Apply unpacks the layer blob desc onto mounts and answers the descriptor of its uncompressed tar. Mounts of an empty
 // snapshot of ours go to its driver; others are mounted out of sight and written into. NotImplemented when desc is of no
@@ -267,63 +257,3 @@ func (e *Engine) diffLayer(ctx context.Context, s Scope, left, right []storage.M
 	defer unlock()
 	return true, snaps.driver.Diff(ctx, layer, w)
 }
-
-func isLayer(mediaType string) bool {
-	base, _, _ := strings.Cut(mediaType, "+")
-	switch base {
-	case ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerNonDistributable, //nolint:staticcheck // still met
-		dockerLayer, dockerLayer + ".gzip", dockerLayer + ".zstd", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip":
-	default:
-		return false
-	}
-	_, suffix, _ := strings.Cut(mediaType, "+")
-	return suffix == "" || suffix == "gzip" || suffix == "zstd"
-}
-
-// decompress undoes what the first bytes of r tell, as media types are often wrong about it.
-func decompress(r io.Reader) (io.ReadCloser, error) {
-	buffered := bufio.NewReaderSize(r, 256<<10)
-	magic, err := buffered.Peek(4)
-	if err != nil && err != io.EOF {
-		return nil, err
-	}
-	switch {
-	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}): // RFC 1952, 2.3.1
-		return gzip.NewReader(buffered)
-	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}): // RFC 8878, 3.1.1
-		d, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
-		if err != nil {
-			return nil, err
-		}
-		return d.IOReadCloser(), nil
-	}
-	return io.NopCloser(buffered), nil
-}
-
-// compress answers a writer of what mediaType asks for; the caller closes it.
-func compress(mediaType string, w io.Writer) (io.WriteCloser, error) {
-	switch {
-	case strings.HasSuffix(mediaType, "gzip"):
-		return gzip.NewWriterLevel(w, gzip.DefaultCompression)
-	case strings.HasSuffix(mediaType, "zstd"):
-		return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
-	}
-	return nopCloser{w}, nil
-}
-
-type nopCloser struct{ io.Writer }
-
-func (nopCloser) Close() error { return nil }
-
-type countingReader struct {
-	r io.Reader
-	n int64
-}
-
-func (c *countingReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	return n, err
-}
-
-var _ content.Writer = (*Writer)(nil)

@@ -27,6 +27,8 @@ type Writer struct {
 	unlock func()         // of the ref; nil when closed
 }
 
+var _ content.Writer = (*Writer)(nil)
+
 // Open begins or resumes the ingest ref. AlreadyExists when the namespace has the blob that desc expects, which then joins
 // the lease; Unavailable when another client has the ref open.
 func (c *Content) Open(ctx context.Context, ref string, desc ocispec.Descriptor) (_ *Writer, err error) {

@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 )
 
 // guard is the one place where errors become gRPC statuses and panics become errors.
@@ -97,5 +98,7 @@ func (g *guard) translate(method string, panicked any, err error) error {
 	if err != nil {
 		g.log.Debug("call failed", "method", method, "err", err)
 	}
-	return errgrpc.ToGRPC(err)
+	// Code and message only: of the details, which are the kinds of a joined error, clients make a line each.
+	st, _ := status.FromError(errgrpc.ToGRPC(err))
+	return status.Error(st.Code(), st.Message())
 }

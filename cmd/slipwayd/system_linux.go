@@ -54,20 +54,3 @@ func adoptOrphans() error {
 
 // settle gives memory back that only starting needed.
 func settle() { debug.FreeOSMemory() }
-
-// machine answers the kernel's release and which cgroup hierarchy containers are put into.
-func machine() (kernel, cgroup string) {
-	var name unix.Utsname
-	if unix.Uname(&name) == nil {
-		kernel = unix.ByteSliceToString(name.Release[:])
-	}
-	var fs unix.Statfs_t
-	switch err := unix.Statfs("/sys/fs/cgroup", &fs); {
-	case err != nil:
-	case fs.Type == unix.CGROUP2_SUPER_MAGIC:
-		cgroup = "v2"
-	default:
-		cgroup = "v1"
-	}
-	return kernel, cgroup
-}

@@ -29,9 +29,3 @@ func lockRoot(root string) (unlock func(), err error) {
 }
 
 func settle() {}
-
-// machine answers the system's version; there are no cgroups.
-func machine() (kernel, cgroup string) {
-	v := windows.RtlGetVersion()
-	return fmt.Sprintf("%d.%d.%d", v.MajorVersion, v.MinorVersion, v.BuildNumber), ""
-}

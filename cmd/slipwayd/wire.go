@@ -111,8 +111,9 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	kernel, cgroup := machine()
-	slipway.Register(d.grpc, eng, slipway.Host{Version: version, UUID: uuid, Kernel: kernel, Cgroup: cgroup, Notes: layers.notes})
+	host := describeHost()
+	host.Version, host.UUID, host.Notes = version, uuid, layers.notes
+	slipway.Register(d.grpc, eng, host)
 	return d, nil
 }
 
