@@ -248,19 +248,26 @@ func (w *world) wait(id, execID string) shim.Exit {
 	return x
 }
 
-// shimPid is the process that holds the host shim's lock.
+// shimPid is the shim that runs.
 func (w *world) shimPid() int {
 	w.t.Helper()
+	pids := w.shimPids()
+	if len(pids) == 0 {
+		w.t.Fatal("no shim runs")
+	}
+	return pids[0]
+}
+
+func (w *world) shimPids() (pids []int) {
 	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, p := range procs {
 		line, _ := os.ReadFile(p)
 		if args := strings.Split(string(line), "\x00"); len(args) > 3 && args[1] == "serve" && strings.HasPrefix(args[3], w.state+"/") {
 			pid, _ := strconv.Atoi(strings.Split(p, "/")[2])
-			return pid
+			pids = append(pids, pid)
 		}
 	}
-	w.t.Fatal("no shim runs")
-	return 0
+	return pids
 }
 
 func (w *world) cleanUp() {
@@ -278,13 +285,14 @@ func (w *world) cleanUp() {
 		}
 	}
 	w.nothingLeft()
-	pid := w.shimPid()
 	if err := w.m.Close(); err != nil {
 		w.t.Error(err)
 	}
-	_ = syscall.Kill(pid, syscall.SIGKILL)
-	for syscall.Kill(pid, 0) == nil && !zombie(pid) {
-		time.Sleep(time.Millisecond)
+	for _, pid := range w.shimPids() {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		for syscall.Kill(pid, 0) == nil && !zombie(pid) {
+			time.Sleep(time.Millisecond)
+		}
 	}
 	if w.t.Failed() {
 		log, _ := os.ReadFile(filepath.Join(w.state, "shims/host/log"))

@@ -114,7 +114,9 @@ func method[Q, R any](f func(context.Context, *Q) (*R, error)) ttrpc.Method {
 		}
 		resp, err := f(ctx, req)
 		if err != nil {
-			return nil, errgrpc.ToGRPC(err)
+			// Code and message only: of the details, which are the kinds of a joined error, the other side makes a line each.
+			st, _ := status.FromError(errgrpc.ToGRPC(err))
+			return nil, status.Error(st.Code(), st.Message())
 		}
 		return resp, nil
 	}
