@@ -23,6 +23,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
 	"github.com/slipwayd/slipway/platform"
+	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
@@ -115,8 +116,8 @@ func method[Q, R any](f func(context.Context, *Q) (*R, error)) ttrpc.Method {
 		resp, err := f(ctx, req)
 		if err != nil {
 			// Code and message only: of the details, which are the kinds of a joined error, the other side makes a line each.
-			st, _ := status.FromError(errgrpc.ToGRPC(err))
-			return nil, status.Error(st.Code(), st.Message())
+			st, _ := grpcstatus.FromError(errgrpc.ToGRPC(err))
+			return nil, grpcstatus.Error(st.Code(), st.Message())
 		}
 		return resp, nil
 	}

@@ -241,6 +241,50 @@ func TestCtrPullFailsClearly(t *testing.T) {
 	})
 }
 
+// TestCtrSetsContainersUp goes through what a container can be given.
+func TestCtrSetsContainersUp(t *testing.T) {
+	eachCtr(t, func(t *testing.T, c ctr) {
+		c.run(t, "images", "pull", "--plain-http", busybox)
+		c.run(t, "images", "pull", "--plain-http", "--snapshotter", "native", busybox)
+		file := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(file, []byte("from the host"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range []struct {
+			flags, args string
+			want        string
+		}{
+			{"--env A=B", "sh -c echo${IFS}$A", "B"},
+			{"--cwd /tmp", "pwd", "/tmp"},
+			{"--read-only", "sh -c touch${IFS}/x||echo${IFS}refused", "refused"},
+			{"--privileged", "sh -c ls${IFS}/dev|grep${IFS}-c${IFS}kmsg", "1"},
+			{"--seccomp", "echo seccomp", "seccomp"},
+			{"--snapshotter native", "echo native", "native"},
+			{"--mount type=bind,src=" + file + ",dst=/mnt,options=rbind:ro", "cat /mnt", "from the host"},
+			{"--uidmap 0:100000:65536 --gidmap 0:100000:65536", "sh -c tr${IFS}-s${IFS}'\\x20'</proc/self/uid_map", " 0 100000 65536"},
+			{"--memory-limit 50000000 --cpus 0.5", "echo limited", "limited"},
+		} {
+			args := append([]string{"run", "--rm"}, strings.Fields(tt.flags)...)
+			args = append(args, busybox, name(t))
+			got, err := c.try(t, append(args, strings.SplitN(tt.args, " ", 3)...)...)
+			if err != nil || strings.TrimRight(got, "\n") != tt.want {
+				t.Errorf("%s %s: wrote %q, %v; want %q", tt.flags, tt.args, got, err, tt.want)
+			}
+		}
+		log := filepath.Join(t.TempDir(), "log")
+		id := name(t)
+		c.run(t, "run", "-d", "--log-uri", "file://"+log, busybox, id, "echo", "logged")
+		eventually(t, "the log", func() bool {
+			data, _ := os.ReadFile(log)
+			return string(data) == "logged\n"
+		})
+		c.run(t, "tasks", "rm", "-f", id)
+		c.run(t, "containers", "rm", id)
+		c.clear(t)
+		c.d.checkEmpty(t, id)
+	})
+}
+
 func TestCtrSeesEventsInOrder(t *testing.T) {
 	eachCtr(t, func(t *testing.T, c ctr) {
 		c.run(t, "images", "pull", "--plain-http", busybox)
@@ -322,6 +366,19 @@ func TestCtrLooksAround(t *testing.T) {
 			}
 		}
 		c.run(t, "namespaces", "label", "e2e", "a=b")
+		c.run(t, "images", "label", busybox, "a=b")
+		if out := c.run(t, "images", "ls"); !strings.Contains(out, "a=b") {
+			t.Errorf("label of the image is not there:\n%s", out)
+		}
+		lease := strings.TrimSpace(c.run(t, "leases", "create"))
+		c.run(t, "leases", "rm", lease)
+		c.run(t, "images", "convert", "--uncompress", busybox, "converted:1")
+		mounted := t.TempDir()
+		c.run(t, "images", "mount", busybox, mounted)
+		if _, err := os.Stat(filepath.Join(mounted, "bin/busybox")); err != nil {
+			t.Error(err)
+		}
+		c.run(t, "images", "unmount", "--rm", mounted)
 		if _, err := c.try(t, "namespaces", "rm", "e2e"); err == nil {
 			t.Error("a namespace with an image in it was removed")
 		}

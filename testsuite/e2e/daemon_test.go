@@ -107,6 +107,9 @@ func startDaemon(t *testing.T) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Chmod(dir, 0o711); err != nil { // containers with user namespaces go through it
+		t.Fatal(err)
+	}
 	d := &daemon{
 		t: t, dir: dir, root: filepath.Join(dir, "root"), state: filepath.Join(dir, "state"),
 		address: filepath.Join(dir, "state", "slipway.sock"),
