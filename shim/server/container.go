@@ -45,10 +45,10 @@ func (c *container) living() []*process {
 	return all
 }
 
-type status uint8
+type phase uint8
 
 const (
-	created status = iota
+	created phase = iota
 	running
 	stopped
 )
@@ -64,7 +64,7 @@ type process struct {
 	order sync.Mutex // held from before a start until it is told, so that no exit is told earlier
 
 	platform    platform.Process
-	status      status
+	status      phase
 	begun       bool
 	stdinClosed bool
 	exit        platform.Exit

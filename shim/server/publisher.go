@@ -12,7 +12,7 @@ import (
 	"github.com/containerd/ttrpc"
 	"github.com/containerd/typeurl/v2"
 	"google.golang.org/grpc/codes"
-	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -135,7 +135,7 @@ func (f *Forwarder) send(ctx context.Context, client **ttrpc.Client, e *types.En
 		if err == nil {
 			return nil
 		}
-		if st, answered := grpcstatus.FromError(err); answered && st.Code() != codes.Unavailable {
+		if st, answered := status.FromError(err); answered && st.Code() != codes.Unavailable {
 			f.log.Error("the daemon refused an event", "topic", e.Topic, "namespace", e.Namespace, "error", err)
 			return nil
 		}
