@@ -142,7 +142,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	e.background(e.trash.run)
 	e.background(e.gc.run)
 	e.background(e.memory.run)
-	e.restoreAutoRemove(ctx)
+	e.restoreAutoRemove(ctx) // before anybody can create a container that has no task yet
 	return nil
 }
 

@@ -39,7 +39,6 @@ func (e *Engine) restore(ctx context.Context) error {
 	if err := e.tasks.Restore(ctx); err != nil {
 		return fmt.Errorf("cannot find the tasks again: %w", err)
 	}
-	e.background(e.restoreAutoRemove)
 	return nil
 }
 
