@@ -63,8 +63,8 @@ func TestDaemonDiesDuringAPull(t *testing.T) {
 		"base layer":  {Method: "GET", Digest: built.Layers[0].Digest, Times: 1},
 		"upper layer": {Method: "GET", Digest: built.Layers[last].Digest, Times: 1},
 	} {
-		for _, sent := range []int64{0, 100_000, 1 << 40} {
-			t.Run(fmt.Sprintf("%s after %d bytes", name, sent), func(t *testing.T) {
+		for _, sent := range []int64{0, 100_000, 1e9} {
+			t.Run(fmt.Sprintf("%s, %d sent", name, sent), func(t *testing.T) {
 				d := startDaemon(t)
 				hub.Fault(at, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 					k := &killingWriter{ResponseWriter: w, left: sent, kill: sync.OnceFunc(d.kill)}
@@ -168,6 +168,37 @@ func TestDaemonDiesDuringALife(t *testing.T) {
 		d.checkNoContainers(t, id)
 	}
 	c, ctx = dial(t, d)
+	dropImage(t, d, c, ctx, img.Name(), ids...)
+}
+
+// TestShimDiesDuringALife kills the shim instead. The daemon goes on: what was asked for fails or succeeds within bounds, and
+// all of it can be removed.
+func TestShimDiesDuringALife(t *testing.T) {
+	d := startDaemon(t)
+	c, ctx := dial(t, d)
+	img := pull(t, c, ctx)
+	var ids []string
+	for step := range 30 {
+		id := name(t)
+		ids = append(ids, id)
+		bounded, cancel := context.WithTimeout(ctx, patience)
+		lived := make(chan struct{})
+		go func() {
+			defer close(lived)
+			live(bounded, c, img, id)
+		}()
+		time.Sleep(time.Duration(step) * 1500 * time.Microsecond)
+		for _, s := range d.shims() {
+			_ = syscall.Kill(s, syscall.SIGKILL)
+		}
+		<-lived
+		if bounded.Err() != nil {
+			t.Errorf("step %d: the life of the container hangs", step)
+		}
+		cancel()
+		bury(t, c, ctx)
+		d.checkNoContainers(t, id)
+	}
 	dropImage(t, d, c, ctx, img.Name(), ids...)
 }
 
