@@ -262,7 +262,9 @@ func beat(t *testing.T, c *client.Client, ctx context.Context, img client.Image,
 		t.Fatal(err)
 	}
 	task, _ := begin(t, ctx, container, cio.NullIO)
-	return task, filepath.Join(dir, "file")
+	file := filepath.Join(dir, "file")
+	checkBeats(t, file) // from the first on, it answers SIGTERM
+	return task, file
 }
 
 // checkBeats fails unless the file goes on growing.
