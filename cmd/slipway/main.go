@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/containerd/errdefs"
@@ -59,7 +60,7 @@ func execute(ctx context.Context, args []string, a *app) int {
 	case ctx.Err() != nil && errors.Is(err, context.Canceled), ctx.Err() != nil && errdefs.IsCanceled(err):
 		fmt.Fprintln(a.err, "slipway: interrupted")
 		return 130
-	case errdefs.IsUnavailable(err):
+	case errdefs.IsUnavailable(err) && strings.Contains(err.Error(), "connection error:"): // gRPC's, not a registry's
 		fmt.Fprintf(a.err, "slipway: cannot reach the daemon at %s: %v\nIs slipwayd running? Start it, or name its socket with --address or SLIPWAY_ADDRESS.\n", a.address, err)
 	default:
 		fmt.Fprintf(a.err, "slipway: %v\n", err)

@@ -59,6 +59,10 @@ func (l *lines) update(p client.Progress) {
 		return
 	}
 	l.state[name] = p.Event
+	if name == "" { // of the transfer as a whole
+		fmt.Fprintln(l.w, p.Event)
+		return
+	}
 	if p.Total > 0 {
 		fmt.Fprintf(l.w, "%s: %s (%s)\n", name, p.Event, size(p.Total))
 		return
@@ -82,6 +86,9 @@ type bar struct {
 
 func (b *bars) update(p client.Progress) {
 	name := part(p)
+	if name == "" {
+		return // what the bars show anyway
+	}
 	have := b.parts[name]
 	if have == nil {
 		have = &bar{}

@@ -1,0 +1,73 @@
+package e2e
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// slipway is the project's own command line against one daemon.
+func (d *daemon) slipway(t *testing.T, args ...string) string {
+	t.Helper()
+	return run(t, []string{"SLIPWAY_ADDRESS=" + d.address}, filepath.Join(binaries, "slipway"), args...)
+}
+
+func (d *daemon) trySlipway(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	return try(t, []string{"SLIPWAY_ADDRESS=" + d.address}, filepath.Join(binaries, "slipway"), args...)
+}
+
+func TestSlipwayRunsContainers(t *testing.T) {
+	d := startDaemon(t)
+	d.slipway(t, "pull", busybox)
+	if out := d.slipway(t, "run", "--rm", busybox, "echo", "hello"); out != "hello\n" {
+		t.Errorf("echo hello wrote %q", out)
+	}
+	if _, err := d.trySlipway(t, "run", "--rm", busybox, "sh", "-c", "exit 7"); exitCode(err) != 7 {
+		t.Errorf("exit 7: %v", err)
+	}
+	id := name(t)
+	d.slipway(t, "run", "-d", "--name", id, busybox, "sh", "-c", "echo logged; trap 'exit 0' TERM; while true; do sleep 0.1; done")
+	eventually(t, "the log", func() bool { return d.slipway(t, "logs", id) == "logged\n" })
+	if out := d.slipway(t, "ps"); !strings.Contains(out, id) {
+		t.Errorf("the container is not among those that run:\n%s", out)
+	}
+	if out := d.slipway(t, "exec", id, "echo", "inside"); out != "inside\n" {
+		t.Errorf("exec wrote %q", out)
+	}
+	d.slipway(t, "stop", id)
+	d.slipway(t, "rm", id)
+
+	// In the background and gone with its end, also with what its client left behind.
+	brief := name(t)
+	d.slipway(t, "run", "-d", "--rm", "--name", brief, busybox, "sleep", "0.1")
+	eventually(t, "removal of the container", func() bool { return !strings.Contains(d.slipway(t, "ps", "-a"), brief) })
+	eventually(t, "removal of its log", func() bool { return len(pathsWith(filepath.Join(d.root, "logs"), brief)) == 0 })
+	d.checkNoContainers(t, id, brief)
+	d.slipway(t, "rmi", busybox)
+	d.checkEmpty(t, id, brief)
+	if left := pathsWith(filepath.Join(d.root, "logs"), "e2e-"); len(left) > 0 {
+		t.Errorf("logs are left: %q", left)
+	}
+}
+
+func TestSlipwayFailsClearly(t *testing.T) {
+	d := startDaemon(t)
+	for _, tt := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"run", hub.Host() + "/no/such:image", "true"}, "not found"},
+		{[]string{"exec", "none", "true"}, "none"},
+		{[]string{"rmi", "none"}, "none"},
+		{[]string{"pull", "127.0.0.1:1/x"}, "refused"},
+		{[]string{"pull", "bad//name"}, "bad//name"},
+	} {
+		_, err := d.trySlipway(t, tt.args...)
+		if exitCode(err) <= 0 || !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(tt.says)) {
+			t.Errorf("%q: %v", tt.args, err)
+		} else if n := strings.Count(err.Error(), "slipway: "); n != 1 || strings.Contains(err.Error(), "Is slipwayd running") {
+			t.Errorf("%q does not say in one line what is wrong: %v", tt.args, err)
+		}
+	}
+}
