@@ -30,12 +30,6 @@ func (e *Engine) restore(ctx context.Context) error {
 		return fmt.Errorf("cannot remove what checkpoints left: %w", err)
 	}
 	e.background(e.sweepBlobs)
-	if err := e.restoreScratch(); err != nil && !errdefs.IsNotImplemented(err) {
-		return fmt.Errorf("cannot remove what diffs left: %w", err)
-	}
-	if err := e.removeCheckpoints(); err != nil {
-		return err
-	}
 	if err := e.tasks.Restore(ctx); err != nil {
 		return fmt.Errorf("cannot find the tasks again: %w", err)
 	}
