@@ -92,6 +92,8 @@ type Process interface {
 	Pid() int   // 0 before it exists
 	// Start execs the program. For init of a container this is the second half of Create.
 	Start(ctx context.Context) error
+	// Started says whether Start has worked, be it of an executor that died before it could tell.
+	Started() bool
 	// Signal sends sig; with all to every process in the container. NotFound when it has ended.
 	Signal(ctx context.Context, sig int, all bool) error
 	Resize(ctx context.Context, width, height uint16) error

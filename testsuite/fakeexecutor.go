@@ -223,7 +223,7 @@ func (c *FakeContainer) OnOOM(f func()) error {
 }
 
 func (c *FakeContainer) Delete(ctx context.Context) error {
-	if c.init.started() && !c.init.ended() {
+	if c.init.Started() && !c.init.ended() {
 		return fmt.Errorf("cannot delete container %q: it runs; kill it first: %w", c.ID(), errdefs.ErrFailedPrecondition)
 	}
 	for _, p := range c.living() { // init, when it was never started

@@ -54,7 +54,7 @@ func (p *fakeProcess) Pid() int {
 	return p.pid
 }
 
-func (p *fakeProcess) started() bool {
+func (p *fakeProcess) Started() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.begun
@@ -66,7 +66,7 @@ func (p *fakeProcess) ended() bool {
 	return p.finished
 }
 
-func (p *fakeProcess) running() bool { return p.started() && !p.ended() }
+func (p *fakeProcess) running() bool { return p.Started() && !p.ended() }
 
 func (p *fakeProcess) Start(ctx context.Context) error {
 	if p.id != "" {

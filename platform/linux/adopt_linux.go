@@ -2,7 +2,6 @@ package linux
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/runc/libcontainer"
@@ -12,11 +11,6 @@ import (
 
 	"github.com/slipwayd/slipway/platform"
 )
-
-// execFifo is where libcontainer's init waits to be started; it is there as long as init was not.
-func (c *container) execFifo() string {
-	return filepath.Join(c.dir, stateDir, c.record.Name, "exec.fifo")
-}
 
 // adopt builds a container from what its folder says. A Create that was interrupted gives one whose init has ended with
 // an unknown status and that can only be deleted.
@@ -53,8 +47,7 @@ func (e *Executor) adopt(id, dir string) (*container, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = os.Stat(c.execFifo())
-	c.init.started = errors.Is(err, os.ErrNotExist)
+	c.init.started = !c.awaitsStart(state.InitProcessPid)
 	c.init.resume(state.InitProcessPid, state.InitProcessStartTime)
 	return c, c.adoptExecs()
 }

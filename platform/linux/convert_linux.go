@@ -44,8 +44,13 @@ func (e *Executor) parseSpec(s platform.Spec) (*specs.Spec, error) {
 	return &spec, nil
 }
 
-// libcontainerConfig converts spec. Relative paths in it are below bundle; libcontainer would take this process's directory.
-func libcontainerConfig(spec *specs.Spec, name, bundle string, o platform.Options) (*configs.Config, error) {
+// libcontainerConfig converts spec. Relative paths in it are below the bundle; libcontainer would take this process's directory.
+func libcontainerConfig(spec *specs.Spec, s platform.Spec) (*configs.Config, error) {
+	bundle, o := s.Bundle, s.Options
+	cgroup := s.ID // for a spec without cgroupsPath: names may be the same in several namespaces
+	if o.SystemdCgroup {
+		cgroup = strings.ReplaceAll(cgroup, "+", ":") // systemd.unit(5) has no plus in names
+	}
 	if !filepath.IsAbs(spec.Root.Path) {
 		spec.Root.Path = filepath.Join(bundle, spec.Root.Path)
 	}
@@ -55,7 +60,7 @@ func libcontainerConfig(spec *specs.Spec, name, bundle string, o platform.Option
 		}
 	}
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
-		CgroupName:       name,
+		CgroupName:       cgroup,
 		UseSystemdCgroup: o.SystemdCgroup,
 		NoPivotRoot:      o.NoPivotRoot,
 		NoNewKeyring:     o.NoNewKeyring,

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/slipwayd/slipway/platform"
@@ -207,6 +208,30 @@ func TestCrashAfter(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestCrashWithinStart has an executor die when init was let go on and the fifo not yet removed.
+func TestCrashWithinStart(t *testing.T) {
+	needContainers(t)
+	x := startCrash(t, "created", nil)
+	x.await("created")
+	x.kill()
+	fifo := filepath.Join(x.root, "crash", "state", "crash", "exec.fifo")
+	if said, err := os.ReadFile(fifo); err != nil || len(said) != 1 {
+		t.Fatalf("init said %q, %v", said, err)
+	}
+	x.recover(func(c platform.Container) {
+		// Whether Adopt has seen it or Start found out, nobody waits for what does not come.
+		if err := c.Init().Start(t.Context()); err != nil && !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("Start: %v", err)
+		}
+		if !c.Init().Started() {
+			t.Error("an init that runs is not known as started")
+		}
+		if err := c.Delete(t.Context()); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("Delete of a running container: %v", err)
+		}
+	})
 }
 
 // TestCrashInHook kills the executor in the middle of Create and Delete: its hooks do it.

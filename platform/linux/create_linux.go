@@ -51,7 +51,7 @@ func (e *Executor) create(ctx context.Context, s platform.Spec) (_ *container, e
 	if cli != nil && spec.Linux.CgroupsPath == "" && !cli.Systemd {
 		spec.Linux.CgroupsPath = "/slipway/" + s.ID // the runtime's own default would be a guess
 	}
-	config, err := libcontainerConfig(spec, s.Name, s.Bundle, s.Options)
+	config, err := libcontainerConfig(spec, s)
 	if err != nil {
 		return nil, err
 	}

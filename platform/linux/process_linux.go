@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/cgroups"
@@ -58,6 +57,12 @@ func (p *process) hasEnded() bool {
 	}
 }
 
+func (p *process) Started() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.started
+}
+
 // running is between Start and the end.
 func (p *process) running() bool {
 	p.mu.Lock()
@@ -68,10 +73,7 @@ func (p *process) running() bool {
 func (p *process) Start(ctx context.Context) error {
 	p.starting.Lock()
 	defer p.starting.Unlock()
-	p.mu.Lock()
-	started := p.started
-	p.mu.Unlock()
-	if started || p.hasEnded() {
+	if p.Started() || p.hasEnded() {
 		return fmt.Errorf("cannot start %s: it was started before, or has ended: %w", p, errdefs.ErrFailedPrecondition)
 	}
 	var err error
@@ -101,56 +103,6 @@ func (p *process) startCommand() error {
 		return err
 	}
 	return nil
-}
-
-// startInit lets init go on to exec the program: it waits to open a fifo for writing, and writes one byte. Unlike
-// libcontainer's Exec this leaves no thread behind in open(2) when init dies meanwhile.
-func (p *process) startInit() error {
-	fifo, err := os.OpenFile(p.c.execFifo(), os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return fmt.Errorf("its init no longer waits to be started: %w: %w", err, errdefs.ErrFailedPrecondition)
-	}
-	defer fifo.Close()
-	conn, err := fifo.SyscallConn()
-	if err != nil {
-		return err
-	}
-	began := make(chan struct{})
-	defer close(began)
-	go func() {
-		select {
-		case <-p.done:
-			if !readable(conn) { // it may have begun, and ended already
-				fifo.Close()
-			}
-		case <-began:
-		}
-	}()
-	p.mu.Lock()
-	p.started = true // before it can end
-	p.mu.Unlock()
-	err = conn.Read(func(fd uintptr) bool {
-		n, err := unix.Read(int(fd), make([]byte, 1))
-		return n > 0 || err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
-	})
-	if err != nil {
-		return fmt.Errorf("its init died before: %w", errdefs.ErrFailedPrecondition)
-	}
-	if err := os.Remove(fifo.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-func readable(conn syscall.RawConn) bool {
-	ready := 0
-	_ = conn.Control(func(fd uintptr) {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if n, _ := unix.Poll(poll, 0); n > 0 && poll[0].Revents&unix.POLLIN != 0 {
-			ready = n
-		}
-	})
-	return ready > 0
 }
 
 func (p *process) startExec() error {

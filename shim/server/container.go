@@ -255,6 +255,9 @@ func (s *Server) adopt(ctx context.Context, r record) {
 	s.mu.Lock()
 	s.tasks[c.key()] = c
 	s.mu.Unlock()
+	c.mu.Lock()
+	s.save(c) // with what was found
+	c.mu.Unlock()
 	for _, p := range c.execs {
 		s.resume(p)
 	}
@@ -272,9 +275,10 @@ func (s *Server) adoptProcess(c *container, id string, r processRecord, pp platf
 		close(p.done)
 		return p
 	}
-	// A shim that died between starting a process and recording that: the executor knows better, if it can tell.
-	if t, ok := pp.(interface{ Started() bool }); ok && t.Started() {
+	// A shim that died between starting a process and recording that: the executor knows better.
+	if pp != nil && pp.Started() && !p.begun {
 		p.begun = true
+		s.publishStart(p, uint32(pp.Pid()))
 	}
 	if p.begun {
 		p.status = running

@@ -59,7 +59,7 @@ func (s *Server) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.C
 		return nil, err
 	}
 	c.platform, err = s.conf.Executor.Create(ctx, platform.Spec{
-		ID: c.key(), Bundle: r.Bundle, OCI: spec, Rootfs: mounts(r.Rootfs), IO: p.streams.IO(), Options: options,
+		ID: c.key(), Name: c.id, Bundle: r.Bundle, OCI: spec, Rootfs: mounts(r.Rootfs), IO: p.streams.IO(), Options: options,
 	})
 	if err != nil {
 		p.streams.Finish()
@@ -154,13 +154,19 @@ func (s *Server) Start(ctx context.Context, r *task.StartRequest) (*task.StartRe
 	s.save(p.c)
 	pid := p.pidNow()
 	p.c.mu.Unlock()
-	if p.id == "" {
-		s.publish(p.c, "/tasks/start", &events.TaskStart{ContainerID: p.c.id, Pid: pid})
-	} else {
-		s.publish(p.c, "/tasks/exec-started", &events.TaskExecStarted{ContainerID: p.c.id, ExecID: p.id, Pid: pid})
+	s.publishStart(p, pid)
+	if p.id != "" {
 		s.watch(p)
 	}
 	return &task.StartResponse{Pid: pid}, nil
+}
+
+func (s *Server) publishStart(p *process, pid uint32) {
+	if p.id == "" {
+		s.publish(p.c, "/tasks/start", &events.TaskStart{ContainerID: p.c.id, Pid: pid})
+		return
+	}
+	s.publish(p.c, "/tasks/exec-started", &events.TaskExecStarted{ContainerID: p.c.id, ExecID: p.id, Pid: pid})
 }
 
 // abandon is the end of an executed process that could not be started: nothing is told but to those who wait.

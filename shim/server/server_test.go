@@ -52,6 +52,12 @@ func (r *recorder) Publish(ns, topic string, at time.Time, event proto.Message) 
 	r.told = append(r.told, text)
 }
 
+func (r *recorder) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told = nil
+}
+
 func (r *recorder) all() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -370,6 +376,31 @@ func TestAdopt(t *testing.T) {
 	}
 	if ids, _ := r.fake.List(t.Context()); len(ids) > 0 {
 		t.Fatalf("containers left: %v", ids)
+	}
+}
+
+// A server that dies between starting a process and recording that: its successor tells of the start, once.
+func TestUnrecordedStart(t *testing.T) {
+	r := newRig(t)
+	r.create("c", "sleep")
+	path := filepath.Join(r.state, "ns+c.json")
+	record, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.must("Start", &task.StartRequest{ID: "c"}, &task.StartResponse{})
+	if err := os.WriteFile(path, record, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.events.forget()
+	r.crash()
+	if s := r.status("c", ""); s != tasktypes.Status_RUNNING {
+		t.Fatal(s)
+	}
+	r.crash()
+	r.wantEvents("ns /tasks/start")
+	if err := r.call("Start", &task.StartRequest{ID: "c"}, &task.StartResponse{}); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+		t.Fatalf("second start: %v", err)
 	}
 }
 
