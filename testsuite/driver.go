@@ -19,7 +19,7 @@ import (
 // TestDriver checks that a storage.Driver keeps its contract. open answers a driver without layers. What layers show is
 // compared with Tree, the model; where their mounts can be mounted, file by file.
 func TestDriver(t *testing.T, open func(t *testing.T) storage.Driver) {
-	for name, layers := range driverCases {
+	for name, layers := range driverCases() {
 		t.Run("Apply/"+name, func(t *testing.T) {
 			var tars [][]byte
 			for _, l := range layers {
@@ -28,7 +28,7 @@ func TestDriver(t *testing.T, open func(t *testing.T) storage.Driver) {
 			driverStack(t, open(t), tars)
 		})
 	}
-	for name, headers := range hostile {
+	for name, headers := range hostile() {
 		t.Run("Hostile/"+name, func(t *testing.T) {
 			out := t.TempDir()
 			tarball := Tarball(t, headers...)
