@@ -19,7 +19,7 @@ setup:                 ## installs what building and testing need (Debian, root)
 
 build: setup           ## bin/slipwayd, bin/slipway, bin/slipway-shim
 	@mkdir -p $(BIN)
-	@for p in $(PROGRAMS); do CGO_ENABLED=$$([ $$p = slipway-shim ] && echo 1 || echo 0) $(GO) build -tags "$(TAGS)" -ldflags "$(LDFLAGS)" -o $(BIN)/$$p ./cmd/$$p || exit 1; done
+	@for p in $(PROGRAMS); do CGO_ENABLED=$$([ $$p = slipway-shim ] && echo 1 || echo 0) $(GO) build -tags "$(TAGS) netgo osusergo" -ldflags "$(LDFLAGS) -extldflags=-static" -o $(BIN)/$$p ./cmd/$$p || exit 1; done
 
 test: build vet-windows lint race e2e vm   ## everything CI runs
 

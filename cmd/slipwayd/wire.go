@@ -92,7 +92,9 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 
 	eng, err = engine.New(engine.Parts{
 		DB: db, Content: blobs, Drivers: layers.byName, DefaultDriver: layers.chosen, Tasks: tasks,
-		Registry: registry.New(registry.Config{HostsDirs: []string{c.Registry.ConfigPath}, UserAgent: "slipway/" + version}),
+		Registry: registry.New(registry.Config{
+			HostsDirs: filepath.SplitList(c.Registry.ConfigPath), Credentials: registry.DockerCredentials(""), UserAgent: "slipway/" + version,
+		}),
 		Root:     c.Root, State: c.State, Log: log, EventField: containerd.EventField,
 		GCDelay: c.GC.Delay.Duration, GCInterval: c.GC.Interval.Duration,
 	})

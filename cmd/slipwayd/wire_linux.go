@@ -21,12 +21,6 @@ const (
 	nativeName  = "native"
 )
 
-// overlayLayers adds what the daemon knows of overlay's layers: they hold their own changes only, so that they can be filled
-// before their parents are there.
-type overlayLayers struct{ *overlay.Driver }
-
-func (overlayLayers) Rebases() bool { return true }
-
 // openDrivers opens native always and overlay unless it is not wanted. Where overlay cannot be and is not insisted on, native
 // is the default, and the log says why.
 func openDrivers(c config, log *slog.Logger) (d drivers, err error) {
@@ -41,7 +35,7 @@ func openDrivers(c config, log *slog.Logger) (d drivers, err error) {
 	layers, err := overlay.New(filepath.Join(c.Root, "overlay"))
 	switch {
 	case err == nil:
-		d.byName[overlayName], d.chosen = overlayLayers{layers}, overlayName
+		d.byName[overlayName], d.chosen = layers, overlayName
 	case c.Storage.Driver == "auto" && errors.Is(err, errdefs.ErrFailedPrecondition):
 		note := fmt.Sprintf("layers are plain copies, which takes more space and time: %v", err)
 		log.Warn(note)
