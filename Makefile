@@ -62,3 +62,9 @@ generate:              ## api/slipway/v1 from its .proto
 
 clean:
 	rm -rf $(BIN)
+
+PREFIX ?= /usr/local
+.PHONY: install
+install: build         ## programs to $(PREFIX)/bin and the systemd unit
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(addprefix $(BIN)/,$(PROGRAMS))
+	install -D -m 0644 dist/slipwayd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/slipwayd.service
