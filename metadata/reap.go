@@ -92,11 +92,22 @@ func (db *DB) Reap(ctx context.Context, digests []digest.Digest, del func(contex
 
 func (db *DB) reap(ctx context.Context, d digest.Digest, del func(context.Context, digest.Digest) error) (err error) {
 	r := &db.reaper
-	r.mu.Lock()
-	_, wanted := r.later[d]
-	if !wanted || r.held[d] > 0 || r.deleting[d] != nil {
+	for {
+		r.mu.Lock()
+		if _, wanted := r.later[d]; !wanted || r.held[d] > 0 {
+			r.mu.Unlock()
+			return nil
+		}
+		another := r.deleting[d]
+		if another == nil {
+			break
+		}
 		r.mu.Unlock()
-		return nil
+		select { // who calls Reap wants it gone, not under way
+		case <-another:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	done := make(chan struct{})
 	r.deleting[d] = done
