@@ -248,14 +248,17 @@ func (w *world) wait(id, execID string) shim.Exit {
 	return x
 }
 
-// shimPid is the shim that runs.
+// shimPid is the shim that runs, as soon as there is one.
 func (w *world) shimPid() int {
 	w.t.Helper()
-	pids := w.shimPids()
-	if len(pids) == 0 {
-		w.t.Fatal("no shim runs")
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if pids := w.shimPids(); len(pids) > 0 {
+			return pids[0]
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatal("no shim runs")
+		}
 	}
-	return pids[0]
 }
 
 func (w *world) shimPids() (pids []int) {

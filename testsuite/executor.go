@@ -41,6 +41,7 @@ func TestExecutor(t *testing.T, fixture func(t *testing.T) ExecutorFixture) {
 		"BadSpecs":         (*executorTest).badSpecs,
 		"Exec":             (*executorTest).execs,
 		"ExecErrors":       (*executorTest).execErrors,
+		"ShortExecs":       (*executorTest).shortExecs,
 		"ExecEndsWithInit": (*executorTest).execEndsWithInit,
 		"Pause":            (*executorTest).pause,
 		"Update":           (*executorTest).update,

@@ -14,6 +14,37 @@ import (
 	"github.com/slipwayd/slipway/platform"
 )
 
+// shortExecs end while they are being started, some of them.
+func (x *executorTest) shortExecs() {
+	c := x.create(x.Spec(x.T, "short", "sleep", "1000"))
+	x.start(c.Init())
+	var all sync.WaitGroup
+	for i := range 3 {
+		all.Go(func() {
+			for j := range 6 {
+				p, err := c.Exec(x.ctx, platform.ProcessSpec{ID: fmt.Sprintf("e%d-%d", i, j), OCI: processJSON("sh", "-c", fmt.Sprintf("exit %d", j))})
+				if err == nil {
+					err = p.Start(x.ctx)
+				}
+				if err != nil {
+					x.Errorf("Exec and Start: %v", err)
+					return
+				}
+				if exit, err := p.Wait(x.ctx); err != nil || exit.Status != uint32(j) || exit.Unknown {
+					x.Errorf("Wait = %+v, %v; want %d", exit, err, j)
+				}
+				if err := p.Delete(x.ctx); err != nil {
+					x.Errorf("Delete: %v", err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	x.kill(c.Init())
+	x.wait(c.Init())
+	x.remove(c)
+}
+
 func (x *executorTest) execErrors() {
 	c := x.create(x.Spec(x.T, "execerr", "sleep", "1000"))
 	spec := platform.ProcessSpec{ID: "a", OCI: processJSON("true")}
