@@ -1,0 +1,182 @@
+// Package control is how slipwayd speaks to the FUSE server: one JSON object for each request and each answer, a line each,
+// over a unix socket that only root may open.
+//
+// It owns the protocol and both its ends and imports neither FUSE nor anything of Slipway. The keeper holds the listening
+// socket, so a client that connects while there is no server waits for the next one. What a crash leaves: nothing; a client
+// whose server died in the middle of an answer sees Unavailable and asks again, since every request can be repeated.
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// Layer is an attached layer. Counts are since the server started.
+type Layer struct {
+	ID   string `json:"id"`
+	Dir  string `json:"dir"` // its state, for the server's OpenFunc
+	Slot uint32 `json:"slot"`
+
+	Reads       int64 `json:"reads"` // FUSE reads, which the page cache and passthrough spare
+	ReadBytes   int64 `json:"readBytes"`
+	ReadErrors  int64 `json:"readErrors"`
+	Opens       int64 `json:"opens"`
+	PassedOpens int64 `json:"passedOpens"` // opens that the kernel serves by itself
+	OpenCached  int   `json:"openCached"`  // descriptors now
+	OpenPassed  int   `json:"openPassed"`
+}
+
+// Stats is the server as a whole.
+type Stats struct {
+	PID               int    `json:"pid"`
+	Passthrough       bool   `json:"passthrough"`
+	PassthroughReason string `json:"passthroughReason,omitempty"` // why not
+	Requests          int64  `json:"requests"`                    // but reads
+	Panics            int64  `json:"panics"`
+}
+
+type request struct {
+	Op  string `json:"op"` // attach, detach, layers, stats, handover
+	ID  string `json:"id,omitempty"`
+	Dir string `json:"dir,omitempty"`
+}
+
+type response struct {
+	Error  string  `json:"error,omitempty"`
+	Kind   string  `json:"kind,omitempty"` // one of kinds
+	Layers []Layer `json:"layers,omitempty"`
+	Stats  *Stats  `json:"stats,omitempty"`
+}
+
+// maxLine is how long a request or an answer may be, in bytes.
+const maxLine = 16 << 20
+
+// kinds are the errors that are told apart on the other side.
+var kinds = map[string]error{
+	"already exists":      errdefs.ErrAlreadyExists,
+	"data loss":           errdefs.ErrDataLoss,
+	"failed precondition": errdefs.ErrFailedPrecondition,
+	"invalid argument":    errdefs.ErrInvalidArgument,
+	"not found":           errdefs.ErrNotFound,
+	"unavailable":         errdefs.ErrUnavailable,
+}
+
+// Client speaks to the server behind a socket. It holds no connection and is safe for concurrent use.
+type Client struct{ Socket string }
+
+// Attach adds layer id, whose state is in dir, to the mount. AlreadyExists when it is there.
+func (c Client) Attach(ctx context.Context, id, dir string) error {
+	_, err := c.call(ctx, request{Op: "attach", ID: id, Dir: dir})
+	return err
+}
+
+// Detach takes a layer out of the mount. NotFound when there is none. Nothing may be mounted on it: its files fail from
+// then on.
+func (c Client) Detach(ctx context.Context, id string) error {
+	_, err := c.call(ctx, request{Op: "detach", ID: id})
+	return err
+}
+
+// Layers lists what is attached.
+func (c Client) Layers(ctx context.Context) ([]Layer, error) {
+	r, err := c.call(ctx, request{Op: "layers"})
+	return r.Layers, err
+}
+
+// Stats answers how the server is.
+func (c Client) Stats(ctx context.Context) (Stats, error) {
+	r, err := c.call(ctx, request{Op: "stats"})
+	if err != nil || r.Stats == nil {
+		return Stats{}, err
+	}
+	return *r.Stats, nil
+}
+
+// call asks once. It is Unavailable when there is no server, or it died.
+func (c Client) call(ctx context.Context, req request) (response, error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return response{}, err
+	}
+	defer conn.Close()
+	undo := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer undo()
+	var r response
+	if err := json.NewEncoder(conn).Encode(req); err != nil {
+		return r, c.lost(ctx, req, err)
+	}
+	line, err := readLine(bufio.NewReader(conn))
+	if err != nil {
+		return r, c.lost(ctx, req, err)
+	}
+	if err := json.Unmarshal(line, &r); err != nil {
+		return r, fmt.Errorf("cannot read what the FUSE server at %s answered: %w", c.Socket, err)
+	}
+	return r, r.err()
+}
+
+func (c Client) dial(ctx context.Context) (*net.UnixConn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", c.Socket)
+	if err != nil {
+		return nil, fmt.Errorf("cannot reach the FUSE server at %s: %w: %w", c.Socket, err, errdefs.ErrUnavailable)
+	}
+	return conn.(*net.UnixConn), nil
+}
+
+func (c Client) lost(ctx context.Context, req request, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("cannot %s at the FUSE server: %w", req.Op, ctx.Err())
+	}
+	return fmt.Errorf("lost the FUSE server at %s during %s: %w: %w", c.Socket, req.Op, err, errdefs.ErrUnavailable)
+}
+
+func (r response) err() error {
+	if r.Error == "" {
+		return nil
+	}
+	if kind := kinds[r.Kind]; kind != nil {
+		return remoteError{r.Error, kind}
+	}
+	return errors.New(r.Error)
+}
+
+// remoteError is an error of the other side with its kind, whose text the message already has.
+type remoteError struct {
+	text string
+	kind error
+}
+
+func (e remoteError) Error() string { return e.text }
+func (e remoteError) Unwrap() error { return e.kind }
+
+func kindOf(err error) string {
+	for name, kind := range kinds {
+		if errors.Is(err, kind) {
+			return name
+		}
+	}
+	return ""
+}
+
+func readLine(r *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			return line, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, err
+		case len(line) > maxLine:
+			return nil, fmt.Errorf("a line of more than %d bytes", maxLine)
+		}
+	}
+}
