@@ -3,7 +3,8 @@ package index
 import (
 	"bytes"
 	"hash/maphash"
-	"sort"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -136,7 +137,7 @@ func (b *builder) addDigest(sum []byte) uint32 {
 func (b *builder) addXattrs(set map[string]string, mode uint32) (uint32, error) {
 	kept := make(map[string]string, len(set))
 	for k, v := range set {
-		if strings.HasPrefix(k, "trusted.overlay.") || strings.HasPrefix(k, "user.overlay.") {
+		if isOverlayXattr(k) {
 			continue
 		}
 		if t := mode & typeMask; strings.HasPrefix(k, "user.") && t != typeReg && t != typeDir {
@@ -169,19 +170,17 @@ func (b *builder) xattrSet(set map[string]string) (uint32, error) {
 	return b.sets[key], nil
 }
 
-// canonical is one text for equal sets.
+// canonical is one text for equal sets: how many there are, then names and values after their lengths.
 func canonical(set map[string]string) string {
-	keys := make([]string, 0, len(set))
-	for k := range set {
-		keys = append(keys, k)
+	var w writer
+	w.uint(uint64(len(set)))
+	for _, k := range slices.Sorted(maps.Keys(set)) {
+		w.string(k)
+		w.string(set[k])
 	}
-	sort.Strings(keys)
-	var s strings.Builder
-	for _, k := range keys {
-		s.WriteString(k)
-		s.WriteByte(0)
-		s.WriteString(set[k])
-		s.WriteByte(0)
-	}
-	return s.String()
+	return w.String()
+}
+
+func isOverlayXattr(name string) bool {
+	return strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
 }

@@ -47,7 +47,10 @@ func (b *builder) finish() (*Index, error) {
 	return x, nil
 }
 
-const dropped = 1<<32 - 1
+const (
+	dropped    = 1<<32 - 1
+	maxDeflate = 1032 // bytes that one byte of deflate can stand for
+)
 
 // byParent answers the living names of each directory i, sorted: order[first[i]:first[i+1]].
 func (b *builder) byParent() (first, order []uint32) {
@@ -146,6 +149,9 @@ func (x *Index) check(l Limits) error {
 		}
 		if int64(d.size) > l.UnitSize {
 			return unsupported("unit %d has %d bytes, more than %d", u, d.size, l.UnitSize)
+		}
+		if d.size == 0 || x.codec == codecNone && d.size != d.length || x.codec == codecGzip && int64(d.size) > maxDeflate*(int64(d.length)+1) {
+			return invalid("unit %d has %d bytes in %d", u, d.size, d.length)
 		}
 		if d.digest == 0 && d.raw == 0 {
 			return unsupported("unit %d has no digest", u)

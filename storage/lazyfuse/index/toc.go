@@ -37,10 +37,10 @@ type toc struct {
 	*builder
 	entry   tocEntry
 	version int64
-	file    uint32  // the node whose pieces are being read, 0 for none
-	path    string  // its name in the document
-	end     int64   // where its pieces end so far
-	inner   bool    // some unit is not at the start of what is fetched
+	file    uint32 // the node whose pieces are being read, 0 for none
+	path    string // its name in the document
+	end     int64  // where its pieces end so far
+	inner   bool   // some unit is not at the start of what is fetched
 
 	payload int64 // where the blob's payload ends
 }
