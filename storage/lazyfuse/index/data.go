@@ -65,7 +65,12 @@ func (x *Index) Unit(u int) Unit {
 	d := &x.units[u]
 	out := Unit{
 		Offset: d.offset, Length: int64(d.length), Size: int64(d.size),
-		Digest: x.digestOf(d.digest), Raw: x.digestOf(d.raw), State: int(d.state) - 1,
+		State: int(d.state) - 1,
+	}
+	if d.digest&rawFlag != 0 {
+		out.Raw = x.digestOf(d.digest &^ rawFlag)
+	} else {
+		out.Digest = x.digestOf(d.digest)
 	}
 	if x.skips != nil {
 		out.Skip = int64(x.skips[u])

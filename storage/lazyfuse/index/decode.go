@@ -28,13 +28,13 @@ func (x *Index) decode(u int, src io.Reader) ([]byte, error) {
 	d := &x.units[u]
 	limited := &source{src: src, left: int64(d.length)}
 	var in io.Reader = limited
-	if d.raw > 0 {
+	if d.digest&rawFlag != 0 {
 		// What to decode is checked first: this document says nothing of the result.
 		raw, err := readAll(limited, int64(d.length))
 		if err != nil {
 			return nil, limited.blame(err)
 		}
-		if !x.matches(d.raw, raw) {
+		if !x.matches(d.digest&^rawFlag, raw) {
 			return nil, damagedData("wrong digest")
 		}
 		in = bytes.NewReader(raw)
@@ -53,7 +53,7 @@ func (x *Index) decode(u int, src io.Reader) ([]byte, error) {
 	if err != nil {
 		return nil, limited.blame(err)
 	}
-	if d.digest > 0 && !x.matches(d.digest, out) {
+	if d.digest&rawFlag == 0 && !x.matches(d.digest, out) {
 		return nil, damagedData("wrong digest")
 	}
 	return out, nil

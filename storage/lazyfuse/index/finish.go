@@ -39,12 +39,21 @@ func (b *builder) finish() (*Index, error) {
 		nodes[number[i]] = n
 	}
 	x.nodes, x.text = nodes, string(b.text)
-	x.entries, x.digests = slices.Clone(x.entries), slices.Clone(x.digests)
+	x.entries, x.digests = exact(x.entries), exact(x.digests)
+	x.extents, x.units, x.skips = exact(x.extents), exact(x.units), exact(x.skips)
 	b.text, b.names, b.table, b.sets = nil, nil, nil, nil
 	if err := x.check(b.limits); err != nil {
 		return nil, err
 	}
 	return x, nil
+}
+
+// exact is s without room to grow, which is worth a copy in something that stays.
+func exact[T any](s []T) []T {
+	if cap(s)-len(s) <= len(s)/16 {
+		return s
+	}
+	return append(make([]T, 0, len(s)), s...)
 }
 
 const (
@@ -153,7 +162,7 @@ func (x *Index) check(l Limits) error {
 		if d.size == 0 || x.codec == codecNone && d.size != d.length || x.codec == codecGzip && int64(d.size) > maxDeflate*(int64(d.length)+1) {
 			return invalid("unit %d has %d bytes in %d", u, d.size, d.length)
 		}
-		if d.digest == 0 && d.raw == 0 {
+		if d.digest == 0 {
 			return unsupported("unit %d has no digest", u)
 		}
 	}

@@ -100,7 +100,6 @@ func (x *Index) writeUnits(w *writer) {
 		w.uint(uint64(u.length))
 		w.uint(uint64(u.size))
 		w.uint(uint64(u.digest))
-		w.uint(uint64(u.raw))
 		w.uint(uint64(u.state))
 		if x.skips != nil {
 			w.uint(uint64(x.skips[i]))

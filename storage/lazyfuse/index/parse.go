@@ -178,8 +178,10 @@ func (p *parser) units() {
 	for range p.count.units {
 		u := unit{
 			offset: p.int(end, maxSize), length: uint32(p.uint(math.MaxUint32)), size: uint32(p.uint(math.MaxUint32)),
-			digest: uint32(p.uint(uint64(p.count.digests))), raw: uint32(p.uint(uint64(p.count.digests))),
-			state: uint32(p.uint(uint64(p.count.states))),
+			digest: uint32(p.uint(math.MaxUint32)), state: uint32(p.uint(uint64(p.count.states))),
+		}
+		if u.digest&^rawFlag > uint32(p.count.digests) || u.digest == rawFlag {
+			p.fail(invalid("a unit of no digest"))
 		}
 		skip := uint32(p.uint(uint64(p.limits.UnitSize)))
 		if p.err != nil {

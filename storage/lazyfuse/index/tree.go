@@ -91,10 +91,11 @@ const zeroUnit = 1<<32 - 1
 type unit struct {
 	offset       int64
 	length, size uint32
-	digest       uint32
-	raw          uint32
+	digest       uint32 // number and 1, or 0; with rawFlag, of what is fetched
 	state        uint32
 }
+
+const rawFlag = 1 << 31
 
 // checkpoint is where a gzip stream can be entered.
 type checkpoint struct {
