@@ -80,6 +80,7 @@ func (m *Manager) prepare(o CreateOptions) (*entry, error) {
 		return nil, err
 	}
 	e := newEntry(o.Namespace, o.ID, m.bundle(o.Namespace, o.ID), r)
+	e.procs[""].since = time.Now()
 	if binary == "" {
 		e.record.Shim = m.group(o)
 		e.shim = m.builtin(e.record.Shim)
@@ -205,7 +206,7 @@ func (m *Manager) Start(ctx context.Context, ns, id, execID string) (uint32, err
 	if err := m.call(ctx, e, "Start", &task.StartRequest{ID: id, ExecID: execID}, &resp); err != nil {
 		return 0, err
 	}
-	e.started(execID, resp.Pid)
+	e.started(execID, resp.Pid, time.Now())
 	if f, ok := e.shim.(*foreign); ok && execID != "" {
 		f.follow(execID)
 	}
@@ -288,7 +289,7 @@ func (m *Manager) Exec(ctx context.Context, ns, id string, o ExecOptions) error 
 		e.mu.Unlock()
 		return fmt.Errorf("process %q of task %q: %w", o.ExecID, id, errdefs.ErrAlreadyExists)
 	}
-	e.add(o.ExecID, o.Streams)
+	e.add(o.ExecID, o.Streams).since = time.Now()
 	e.mu.Unlock()
 	err = e.bundle.addExec(o.ExecID)
 	if err == nil {

@@ -48,7 +48,7 @@ func (m *Manager) refresh(ctx context.Context, c *conn, e *entry, execID string)
 
 // end notes an exit that no event has told, and tells it.
 func (m *Manager) end(e *entry, execID string, x Exit) {
-	if !e.exited(execID, x) {
+	if !e.exited(execID, x, time.Now()) {
 		return
 	}
 	id := execID

@@ -28,9 +28,14 @@ type entry struct {
 
 // proc is what is known of a process.
 type proc struct {
-	state State // Pid, Status, ExitStatus and ExitedAt change
+	state State     // Pid, Status, ExitStatus and ExitedAt change
+	since time.Time // when this Manager added it; zero for one that it found
 	done  chan struct{}
 }
+
+// isOf says whether an event of time at about process pid is of p, and not of an earlier process of the same name: shims do
+// not wait for their events to arrive before they answer. Time alone would not do, for clocks are set back.
+func (p *proc) isOf(pid uint32, at time.Time) bool { return pid == p.state.Pid || !at.Before(p.since) }
 
 func newEntry(ns, id string, b bundle, r taskRecord) *entry {
 	e := &entry{ns: ns, id: id, bundle: b, record: r, procs: map[string]*proc{}}
@@ -38,7 +43,7 @@ func newEntry(ns, id string, b bundle, r taskRecord) *entry {
 	return e
 }
 
-// add needs e.mu, or an entry nobody knows yet.
+// add needs e.mu, or an entry nobody knows yet. Who adds what did not exist before sets since.
 func (e *entry) add(execID string, streams Streams) *proc {
 	p := &proc{done: make(chan struct{})}
 	p.state = State{Namespace: e.ns, ID: e.id, ExecID: execID, Bundle: e.bundle.path, Streams: streams, Status: Created}
@@ -56,11 +61,11 @@ func (e *entry) proc(execID string) (*proc, error) {
 	return nil, fmt.Errorf("process %q of task %q: %w", execID, e.id, errdefs.ErrNotFound)
 }
 
-// started and the like note what a shim answered or told, in whichever order that came. They need no lock held.
-func (e *entry) started(execID string, pid uint32) {
+// started and the like note what a shim answered or told at a time, in whichever order that came. They need no lock held.
+func (e *entry) started(execID string, pid uint32, at time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if p := e.procs[execID]; p != nil {
+	if p := e.procs[execID]; p != nil && p.isOf(pid, at) {
 		p.state.Pid = pid
 		if p.state.Status == Created {
 			p.state.Status = Running
@@ -68,9 +73,12 @@ func (e *entry) started(execID string, pid uint32) {
 	}
 }
 
-func (e *entry) setPaused(paused bool) {
+func (e *entry) setPaused(paused bool, at time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if at.Before(e.procs[""].since) {
+		return
+	}
 	for _, p := range e.procs {
 		switch {
 		case paused && p.state.Status == Running:
@@ -82,11 +90,11 @@ func (e *entry) setPaused(paused bool) {
 }
 
 // exited notes an end; false when it was known, or there is no such process.
-func (e *entry) exited(execID string, x Exit) bool {
+func (e *entry) exited(execID string, x Exit, at time.Time) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	p := e.procs[execID]
-	if p == nil || p.state.Status == Stopped {
+	if p == nil || p.state.Status == Stopped || !p.isOf(x.Pid, at) {
 		return false
 	}
 	if x.Pid != 0 {
@@ -136,12 +144,12 @@ func (m *Manager) receive(env *types.Envelope) {
 	if env.GetEvent() == nil {
 		return
 	}
-	if !m.note(env) {
-		return
-	}
 	at := time.Now()
 	if env.Timestamp != nil {
 		at = env.Timestamp.AsTime()
+	}
+	if !m.note(env, at) {
+		return
 	}
 	m.tell(Event{
 		Namespace: env.Namespace, Topic: env.Topic, At: at,
@@ -155,8 +163,9 @@ func (m *Manager) tell(e Event) {
 	}
 }
 
-// note brings the table up to date; false when the event says nothing new.
-func (m *Manager) note(env *types.Envelope) bool {
+// note brings the table up to date; false when the event says nothing new: the end of a process that is not in the table was
+// told when it was taken off.
+func (m *Manager) note(env *types.Envelope, at time.Time) bool {
 	v, err := typeurl.UnmarshalAny(env.Event)
 	if err != nil {
 		return true // of a kind we do not know; passed on as it is
@@ -168,35 +177,27 @@ func (m *Manager) note(env *types.Envelope) bool {
 	switch v := v.(type) {
 	case *events.TaskStart:
 		if e := entry(v.ContainerID); e != nil {
-			e.started("", v.Pid)
+			e.started("", v.Pid, at)
 		}
 	case *events.TaskExecStarted:
 		if e := entry(v.ContainerID); e != nil {
-			e.started(v.ExecID, v.Pid)
+			e.started(v.ExecID, v.Pid, at)
 		}
 	case *events.TaskPaused:
 		if e := entry(v.ContainerID); e != nil {
-			e.setPaused(true)
+			e.setPaused(true, at)
 		}
 	case *events.TaskResumed:
 		if e := entry(v.ContainerID); e != nil {
-			e.setPaused(false)
+			e.setPaused(false, at)
 		}
 	case *events.TaskExit:
 		execID := v.ID
 		if execID == v.ContainerID {
 			execID = ""
 		}
-		if e := entry(v.ContainerID); e != nil {
-			return e.exited(execID, Exit{Pid: v.Pid, Status: v.ExitStatus, At: v.ExitedAt.AsTime()}) || !e.knows(execID)
-		}
+		e := entry(v.ContainerID)
+		return e != nil && e.exited(execID, Exit{Pid: v.Pid, Status: v.ExitStatus, At: v.ExitedAt.AsTime()}, at)
 	}
 	return true
-}
-
-// knows tells whether there is such a process.
-func (e *entry) knows(execID string) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.procs[execID] != nil
 }

@@ -45,7 +45,7 @@ func (m *Manager) Kill(ctx context.Context, ns, id, execID string, signal uint32
 func (m *Manager) Pause(ctx context.Context, ns, id string) error {
 	err := m.simple(ctx, ns, id, "", "Pause", &task.PauseRequest{ID: id})
 	if e, ferr := m.find(ns, id); err == nil && ferr == nil {
-		e.setPaused(true)
+		e.setPaused(true, time.Now())
 	}
 	return err
 }
@@ -54,7 +54,7 @@ func (m *Manager) Pause(ctx context.Context, ns, id string) error {
 func (m *Manager) Resume(ctx context.Context, ns, id string) error {
 	err := m.simple(ctx, ns, id, "", "Resume", &task.ResumeRequest{ID: id})
 	if e, ferr := m.find(ns, id); err == nil && ferr == nil {
-		e.setPaused(false)
+		e.setPaused(false, time.Now())
 	}
 	return err
 }
