@@ -47,7 +47,10 @@ func FuzzZombieStatus(f *testing.F) {
 
 // TestForeignExit learns the end of a process whose parent is another, before and after that reaped it.
 func TestForeignExit(t *testing.T) {
-	parent := exec.Command("sh", "-c", `sh -c 'kill -9 $$' & echo $!; read reap; wait; echo reaped; read end`)
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil { // as every executor does
+		t.Fatal(err)
+	}
+	parent := exec.Command("sh", "-c", `sh -c 'kill -9 $$' & echo $!; exec cat`) // which waits for no child
 	in, err := parent.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -59,10 +62,6 @@ func TestForeignExit(t *testing.T) {
 	if err := parent.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		in.Close()
-		_ = parent.Wait()
-	}()
 	lines := bufio.NewScanner(out)
 	var pid int
 	if lines.Scan(); true {
@@ -78,10 +77,15 @@ func TestForeignExit(t *testing.T) {
 	if exit, err := waitExit(pidfd, pid); err != nil || exit.Status != 137 || exit.Unknown {
 		t.Errorf("of a zombie: %+v, %v; want 137", exit, err)
 	}
-	if _, err := io.WriteString(in, "\n"); err != nil {
+	in.Close()
+	for lines.Scan() {
+	}
+	if err := parent.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	lines.Scan() // reaped
+	if got, err := unix.Wait4(pid, nil, 0, nil); err != nil || got != pid { // ours now
+		t.Fatal(got, err)
+	}
 	exit := foreignExit(int(pidfd.Fd()), pid)
 	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
 	if err := unix.IoctlPidfdInfo(int(pidfd.Fd()), &info); err != nil {
