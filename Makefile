@@ -17,11 +17,12 @@ all: build
 setup:                 ## installs what building and testing need (Debian, root)
 	@ci/setup
 
-build: setup           ## bin/slipwayd, bin/slipway, bin/slipway-shim
+build:                 ## bin/slipwayd, bin/slipway, bin/slipway-shim
+	@SLIPWAY_SETUP=build ci/setup
 	@mkdir -p $(BIN)
 	@for p in $(PROGRAMS); do CGO_ENABLED=$$([ $$p = slipway-shim ] && echo 1 || echo 0) $(GO) build -tags "$(TAGS) netgo osusergo" -ldflags "$(LDFLAGS) -extldflags=-static" -o $(BIN)/$$p ./cmd/$$p || exit 1; done
 
-test: build vet-windows lint race e2e vm   ## everything CI runs
+test: setup build vet-windows lint race e2e vm   ## everything CI runs
 
 unit:                  ## fast: no race detector; tests that need root skip without it
 	$(GO) test -tags "$(TAGS)" ./...

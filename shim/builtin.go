@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
@@ -179,12 +180,19 @@ func (b *builtin) retire(ctx context.Context) {
 	}
 }
 
+// close lets go of the shim. One that serves no container ends: it has nothing to outlive the daemon for.
 func (b *builtin) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.cur != nil {
-		b.cur.client.Close()
+	if b.cur == nil {
+		return
 	}
+	if b.cur.alive() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = b.cur.call(ctx, "", "Shutdown", &task.ShutdownRequest{}, &emptypb.Empty{})
+	}
+	b.cur.client.Close()
 }
 
 // binary finds slipway-shim.

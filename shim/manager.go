@@ -41,7 +41,7 @@ type RuntimeConfig struct {
 	Options *opaque.Any // for clients that send none
 }
 
-// Manager is the daemon's hold on its shims. Make it with New; Close lets go and leaves everything running.
+// Manager is the daemon's hold on its shims. Make it with New; Close lets go and leaves containers running.
 type Manager struct {
 	conf   Config
 	events *eventServer
@@ -89,7 +89,7 @@ func New(c Config) (*Manager, error) {
 	return m, nil
 }
 
-// Close lets go of all shims and waits for what this Manager does in the background.
+// Close lets go of all shims, asks those without a container to end, and waits for what this Manager does in the background.
 func (m *Manager) Close() error {
 	m.mu.Lock()
 	m.cancel()

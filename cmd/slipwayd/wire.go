@@ -95,7 +95,7 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 		Registry: registry.New(registry.Config{
 			HostsDirs: filepath.SplitList(c.Registry.ConfigPath), Credentials: registry.DockerCredentials(""), UserAgent: "slipway/" + version,
 		}),
-		Root:     c.Root, State: c.State, Log: log, EventField: containerd.EventField,
+		Root: c.Root, State: c.State, Log: log, EventField: containerd.EventField,
 		GCDelay: c.GC.Delay.Duration, GCInterval: c.GC.Interval.Duration,
 	})
 	if err != nil {
