@@ -1,0 +1,76 @@
+package seccomp
+
+import "slices"
+
+// merge makes one decision of the rules for one number. A rule without conditions decides alone, the first if there are several.
+func merge(rules []rule) span {
+	n := span{first: uint32(rules[0].number)}
+	for _, r := range rules {
+		if len(r.conds) == 0 {
+			n.ret = r.action
+			return n
+		}
+	}
+	n.rules = slices.Clone(rules)
+	return n
+}
+
+// conditional puts the rules for one number, tried in order.
+func (a *assembler) conditional(s *abi, rules []rule, unmatched uint32) label {
+	next := a.ret(unmatched)
+	for _, r := range slices.Backward(rules) {
+		yes := a.ret(r.action)
+		for _, c := range slices.Backward(r.conds) {
+			yes = a.condition(s, c, yes, next)
+		}
+		next = yes
+	}
+	return next
+}
+
+// condition puts the test of one argument and returns its start.
+func (a *assembler) condition(s *abi, c ScmpCondition, yes, no label) label {
+	switch c.Op {
+	case CompareNotEqual, CompareLess, CompareLessOrEqual: // the opposites of equal, greater or equal, greater
+		yes, no = no, yes
+	}
+	high, low := offArgs+8*uint32(c.Argument)+4, offArgs+8*uint32(c.Argument)
+	if s.big {
+		high, low = low, high
+	}
+	want, mask := c.Operand1, ^uint64(0)
+	if c.Op == CompareMaskedEqual {
+		want, mask = c.Operand2&c.Operand1, c.Operand1
+	}
+	switch c.Op {
+	case CompareLess, CompareGreaterEqual, CompareLessOrEqual, CompareGreater:
+		op := uint16(opFrom)
+		if c.Op == CompareLessOrEqual || c.Op == CompareGreater {
+			op = opAbove
+		}
+		start := a.load(low, a.branch(op, uint32(want), yes, no))
+		if !s.wide {
+			return start
+		}
+		start = a.branch(opEqual, uint32(want>>32), start, no)
+		return a.load(high, a.branch(opAbove, uint32(want>>32), yes, start))
+	default:
+		start := a.equal(low, uint32(want), uint32(mask), yes, no)
+		if !s.wide {
+			return start
+		}
+		return a.equal(high, uint32(want>>32), uint32(mask>>32), start, no)
+	}
+}
+
+// equal puts the test of a masked word of seccomp_data.
+func (a *assembler) equal(offset, want, mask uint32, yes, no label) label {
+	if mask == 0 {
+		return yes
+	}
+	start := a.branch(opEqual, want, yes, no)
+	if mask != ^uint32(0) {
+		start = a.and(mask, start)
+	}
+	return a.load(offset, start)
+}
