@@ -8,5 +8,10 @@
 // It imports protobuf messages and ttrpc, never gRPC's server, engine or metadata.
 //
 // What a crash leaves: the shims and their containers, which run on, and a bundle STATE/tasks/NAMESPACE/ID for each task; Restore
-// goes on from those, and removes the bundles that no shim knows.
+// goes on from those, and removes the bundles that no shim knows. The death of the daemon nobody in a container notices.
+//
+// The death of a shim of ours its containers outlive too, with their output to fifos and files, with one exception: a process
+// that was given a terminal. The shim holds the other end of that, the kernel hangs up on the process (SIGHUP, which ends
+// shells and most programs; one that ignores it reads an end of file and fails to write), and its exit is told as any other.
+// A program that must outlive its shim is run without a terminal.
 package shim
