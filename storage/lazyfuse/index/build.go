@@ -12,7 +12,7 @@ const (
 	maxName       = 255
 	maxPath       = 4095
 	maxSize       = 1 << 62 // of files and blobs: no sum of two overflows
-	maxText       = 24 << 20
+	maxText       = 12 << 20 // of names and targets
 	maxXattrs     = 256
 	maxXattrSize  = 64 << 10
 	maxXattrTotal = 8 << 20 // bytes of all distinct sets
@@ -94,7 +94,7 @@ func (b *builder) enter(parent uint32, base string, node uint32) error {
 	if err != nil {
 		return err
 	}
-	b.names = append(b.names, name{parent: parent, node: node, text: text, length: uint8(len(base))})
+	b.names = append(roomFor(b.names, b.limits.Nodes), name{parent: parent, node: node, text: text, length: uint8(len(base))})
 	if 4*len(b.names) > 3*len(b.table) {
 		b.table = make([]uint32, 2*len(b.table))
 		for i := range b.names {
@@ -111,15 +111,26 @@ func (b *builder) keep(s string) (uint32, error) {
 	if len(b.text)+len(s) > maxText {
 		return 0, tooMuch("more than %d bytes of names", maxText)
 	}
+	if len(b.text)+len(s) > cap(b.text) {
+		b.text = append(make([]byte, 0, max(1<<12, len(b.text)+len(s), min(2*len(b.text), maxText))), b.text...)
+	}
 	b.text = append(b.text, s...)
 	return uint32(len(b.text) - len(s)), nil
+}
+
+// roomFor makes room for one more in s, which will not be longer than limit. append alone leaves five times as much garbage.
+func roomFor[T any](s []T, limit int) []T {
+	if len(s) < cap(s) || len(s) < 1<<10 {
+		return s
+	}
+	return append(make([]T, 0, max(len(s)+1, min(2*len(s), limit))), s...)
 }
 
 func (b *builder) addNode(n node) (uint32, error) {
 	if len(b.x.nodes) >= b.limits.Nodes {
 		return 0, tooMuch("more than %d files", b.limits.Nodes)
 	}
-	b.x.nodes = append(b.x.nodes, n)
+	b.x.nodes = append(roomFor(b.x.nodes, b.limits.Nodes), n)
 	return uint32(len(b.x.nodes) - 1), nil
 }
 

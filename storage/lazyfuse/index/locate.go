@@ -49,7 +49,7 @@ func table(kind Kind, offset, length, blob, end int64, sum string) (Table, error
 	if length > DefaultLimits.Bytes {
 		return Table{}, tooMuch("a table of contents of %d bytes", length)
 	}
-	if _, err := sha256Of(digest.Digest(sum)); sum != "" && err != nil {
+	if _, err := sha256Of([]byte(sum)); sum != "" && err != nil {
 		return Table{}, err
 	}
 	return Table{kind, offset, length, digest.Digest(sum)}, sameDigest(digest.Digest(sum), digest.Digest(sum))

@@ -297,7 +297,7 @@ func (p *parser) link(n *node) {
 }
 
 func (p *parser) pieces(n *node, before *int64) {
-	n.a, n.b = uint32(len(p.x.extents)), uint32(p.uint(uint64(p.count.units+p.limits.Nodes)))
+	n.a, n.b = uint32(len(p.x.extents)), uint32(p.uint(uint64(p.limits.Units)))
 	for range n.b {
 		e := extent{offset: int64(p.uint(maxSize)), unit: zeroUnit}
 		v, err := binary.ReadVarint(p.src)
@@ -311,7 +311,7 @@ func (p *parser) pieces(n *node, before *int64) {
 			*before += v
 			e.unit, e.from = uint32(*before), uint32(p.uint(math.MaxUint32))
 		}
-		if len(p.x.extents) > p.limits.Units+p.limits.Nodes {
+		if len(p.x.extents) >= p.limits.Units {
 			p.fail(tooMuch("more than %d pieces", len(p.x.extents)))
 		}
 		if p.err != nil {

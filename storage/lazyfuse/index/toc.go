@@ -220,24 +220,29 @@ func (t *toc) xattrsOf() (map[string]string, error) {
 	return set, err
 }
 
-// digestOf reads the digest of a file or piece. Others than sha256 do not occur in these documents.
+// digestOf reads the digest of a file or piece, nil when it is empty.
 func (t *toc) digestOf() ([]byte, error) {
-	text, err := t.textOf(256)
-	if err != nil || text == "" {
+	if isNull, err := t.null(); isNull || err != nil {
 		return nil, err
 	}
-	sum, err := sha256Of(digest.Digest(text))
-	return sum, err
+	text, err := t.scanner.string(maxName)
+	if err != nil || len(text) == 0 {
+		return nil, err
+	}
+	return sha256Of(text)
 }
 
-func sha256Of(d digest.Digest) ([]byte, error) {
-	if err := d.Validate(); err != nil {
-		return nil, invalid("digest %.100q", d)
+// sha256Of reads a digest as manifests have them. Others than sha256 do not occur in these documents.
+func sha256Of(text []byte) ([]byte, error) {
+	encoded, ok := bytes.CutPrefix(text, []byte("sha256:"))
+	if !ok {
+		return nil, unsupported("digest %.100q is not by sha256", text)
 	}
-	if d.Algorithm() != digest.SHA256 {
-		return nil, unsupported("digest by %s", d.Algorithm())
+	sum := make([]byte, hex.DecodedLen(len(encoded)))
+	if _, err := hex.Decode(sum, encoded); err != nil || len(sum) != digestSize || bytes.ContainsAny(encoded, "ABCDEF") {
+		return nil, invalid("digest %.100q", text)
 	}
-	return hex.DecodeString(d.Encoded())
+	return sum, nil
 }
 
 // hidden knows what is in the blob for its readers and not for the container's: landmarks (estargz.md, "Prefetch
@@ -319,6 +324,9 @@ func (t *toc) piece() error {
 	case size <= 0 || size > n.size-t.end:
 		return invalid("a piece of %.300q has a size out of bounds", e.path)
 	}
+	if len(t.x.extents) >= t.limits.Units {
+		return tooMuch("more than %d pieces", t.limits.Units)
+	}
 	x := extent{offset: e.chunkOffset, unit: zeroUnit}
 	if !e.zeros {
 		u, err := t.addUnit(size)
@@ -327,7 +335,7 @@ func (t *toc) piece() error {
 		}
 		x.unit = u
 	}
-	t.x.extents = append(t.x.extents, x)
+	t.x.extents = append(roomFor(t.x.extents, t.limits.Units), x)
 	t.end += size
 	return nil
 }
@@ -355,8 +363,8 @@ func (t *toc) addUnit(size int64) (uint32, error) {
 		}
 		u.length = uint32(e.end - e.offset)
 	}
-	t.x.units = append(t.x.units, u)
-	t.x.skips = append(t.x.skips, uint32(e.inner))
+	t.x.units = append(roomFor(t.x.units, t.limits.Units), u)
+	t.x.skips = append(roomFor(t.x.skips, t.limits.Units), uint32(e.inner))
 	t.inner = t.inner || e.inner > 0
 	return uint32(len(t.x.units) - 1), nil
 }
