@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipwayd/slipway/content"
-	"github.com/slipwayd/slipway/image/inflate"
+	"github.com/slipwayd/slipway/internal/inflate"
 )
 
 // Unpack makes snapshots of an image whose blobs are in the store, and labels its config so that it holds them. Layers whose
