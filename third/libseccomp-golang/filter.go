@@ -93,7 +93,8 @@ func (f *ScmpFilter) AddRule(call ScmpSyscall, action ScmpAction) error {
 	return f.AddRuleConditional(call, action, nil)
 }
 
-// AddRuleConditional adds a rule for calls of this number that meet all conditions, at most one for each argument.
+// AddRuleConditional adds a rule for calls of this number that meet all conditions, at most one for each argument. A rule
+// that differs from an older one only in its action is EEXIST.
 func (f *ScmpFilter) AddRuleConditional(call ScmpSyscall, action ScmpAction, conds []ScmpCondition) error {
 	if !f.valid {
 		return errBadFilter
@@ -119,12 +120,17 @@ func (f *ScmpFilter) AddRuleConditional(call ScmpSyscall, action ScmpAction, con
 	if err != nil {
 		return err
 	}
+	for _, s := range f.sections {
+		for r := range s.expand(name, rule{number: int32(call), action: ret, conds: conds}) {
+			if s.contradicts(r) {
+				return fmt.Errorf("syscall %d has a rule with the same conditions and another action: %w", call, syscall.EEXIST)
+			}
+		}
+	}
 	for i := range f.sections {
 		s := &f.sections[i]
-		if name < 0 {
-			s.rules = append(s.rules, rule{number: int32(call), action: ret, conds: conds})
-		} else {
-			s.add(name, ret, conds)
+		for r := range s.expand(name, rule{number: int32(call), action: ret, conds: conds}) {
+			s.rules = append(s.rules, r)
 		}
 	}
 	return nil

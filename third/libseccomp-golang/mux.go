@@ -1,29 +1,36 @@
 package seccomp
 
-// add adds a rule for the call names[name], under each number it has here.
+import "iter"
+
+// expand yields what a rule for the call names[name] becomes here: one rule for each number that the call has. A name below
+// 0 stands for a call without one, and the rule stays as it is.
 //
 // Older 32-bit architectures and s390 have two multiplexers: socketcall(2), whose first argument is one of SYS_* of
 // linux/net.h, and ipc(2), one of linux/ipc.h. Calls that can be made through them are matched there too, by that argument.
-// What the call's own arguments are cannot be seen there: they are in memory.
-func (s *section) add(name int, action uint32, conds []ScmpCondition) {
-	if n := s.numbers[name]; n >= 0 {
-		s.rules = append(s.rules, rule{number: n, action: action, conds: conds})
-	}
-	through, sub := multiplexed(names[name])
-	if sub == 0 {
-		return
-	}
-	i, ok := find(through)
-	if !ok || s.numbers[i] < 0 {
-		return
-	}
-	muxed := []ScmpCondition{{Argument: 0, Op: CompareEqual, Operand1: sub}}
-	for _, c := range conds {
-		if c.Argument > 0 {
-			muxed = append(muxed, c)
+// The call's own arguments are in memory then, where no filter sees them; as libseccomp does, a condition on the first one
+// is dropped there and others are taken to the multiplexer's.
+func (s *section) expand(name int, r rule) iter.Seq[rule] {
+	return func(yield func(rule) bool) {
+		if name < 0 {
+			yield(r)
+			return
 		}
+		if n := s.numbers[name]; n >= 0 && !yield(rule{n, r.action, r.conds}) {
+			return
+		}
+		through, sub := multiplexed(names[name])
+		i, _ := find(through)
+		if sub == 0 || s.numbers[i] < 0 {
+			return
+		}
+		conds := []ScmpCondition{{Argument: 0, Op: CompareEqual, Operand1: sub}}
+		for _, c := range r.conds {
+			if c.Argument > 0 {
+				conds = append(conds, c)
+			}
+		}
+		yield(rule{s.numbers[i], r.action, conds})
 	}
-	s.rules = append(s.rules, rule{number: s.numbers[i], action: action, conds: muxed})
 }
 
 // multiplexed returns the multiplexer that a call can go through and its number there, or 0.

@@ -1,8 +1,20 @@
 package seccomp
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
-// merge makes one decision of the rules for one number. A rule without conditions decides alone, the first if there are several.
+// contradicts says whether there is a rule with the same conditions, at least one, and another action.
+func (s *section) contradicts(r rule) bool {
+	return len(r.conds) > 0 && slices.ContainsFunc(s.rules, func(have rule) bool {
+		return have.number == r.number && have.action != r.action && slices.Equal(have.conds, r.conds)
+	})
+}
+
+// merge makes one decision of the rules for one number. As with libseccomp, a rule without conditions decides alone, the
+// first if there are several. Of others that match a call the strictest decides, then the first; libseccomp's order there
+// follows from how it lays out its trees.
 func merge(rules []rule) span {
 	n := span{first: uint32(rules[0].number)}
 	for _, r := range rules {
@@ -12,8 +24,13 @@ func merge(rules []rule) span {
 		}
 	}
 	n.rules = slices.Clone(rules)
+	slices.SortStableFunc(n.rules, func(a, b rule) int { return cmp.Compare(leniency(a.action), leniency(b.action)) })
 	return n
 }
+
+// leniency orders actions as the kernel does when several filters answer: by the upper half as a signed number, where the
+// lowest wins (Documentation/userspace-api/seccomp_filter.rst).
+func leniency(ret uint32) int32 { return int32(ret) >> 16 }
 
 // conditional puts the rules for one number, tried in order.
 func (a *assembler) conditional(s *abi, rules []rule, unmatched uint32) label {
