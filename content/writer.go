@@ -44,15 +44,16 @@ func (s *FS) Writer(ctx context.Context, ref string, desc ocispec.Descriptor) (W
 	if desc.Size < 0 {
 		return nil, fmt.Errorf("ingest %q: size of %d bytes: %w", ref, desc.Size, errdefs.ErrInvalidArgument)
 	}
-	if desc.Digest != "" {
-		if _, err := s.Info(ctx, desc.Digest); err == nil {
-			return nil, fmt.Errorf("blob %s: %w", desc.Digest, errdefs.ErrAlreadyExists)
-		} else if !errdefs.IsNotFound(err) {
-			return nil, err
-		}
+	if err := s.absent(ctx, desc.Digest); err != nil {
+		return nil, err
 	}
 	name := ingestName(ref)
 	if err := s.lock(name, ref); err != nil {
+		return nil, err
+	}
+	// Again, as who held the lock until now may have committed the blob since.
+	if err := s.absent(ctx, desc.Digest); err != nil {
+		s.unlock(name)
 		return nil, err
 	}
 	w, err := s.openWriter(name, ref, desc)
@@ -64,6 +65,19 @@ func (s *FS) Writer(ctx context.Context, ref string, desc ocispec.Descriptor) (W
 		return nil, fmt.Errorf("cannot open ingest %q: %w", ref, err)
 	}
 	return w, nil
+}
+
+// absent is AlreadyExists when the store holds dgst; an empty one is not looked for.
+func (s *FS) absent(ctx context.Context, dgst digest.Digest) error {
+	if dgst == "" {
+		return nil
+	}
+	if _, err := s.Info(ctx, dgst); errdefs.IsNotFound(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return fmt.Errorf("blob %s: %w", dgst, errdefs.ErrAlreadyExists)
 }
 
 // openWriter opens the ingest's files or makes them. The caller holds its lock.

@@ -42,6 +42,7 @@ func TestContent(t *testing.T, open func(t *testing.T) content.Store) {
 		"HelpersReadAndWrite":     contentHelpers,
 		"ManyWritersOfOneBlob":    contentManySame,
 		"ManyWritersOfManyBlobs":  contentManyDifferent,
+		"WaitersDoNotWriteAgain":  contentWaiters,
 		"ConflictingDescriptions": contentConflict,
 		"AnyOrderOfWrites":        contentRandom,
 	} {
@@ -319,5 +320,47 @@ func contentManyDifferent(t *testing.T, s content.Store) {
 	must(t, s.Walk(t.Context(), func(b content.Blob) error { n++; return s.Verify(t.Context(), b.Digest) }))
 	if n != 40 {
 		t.Fatalf("%d blobs, want 40", n)
+	}
+}
+
+// contentWaiters opens one ref from many sides until each is told that the blob is there. Only one may ever get to write: a
+// second one would fetch the blob again.
+func contentWaiters(t *testing.T, s content.Store) {
+	for round := range uint64(50) {
+		data := noise(round, 1000)
+		var opened atomic.Int32
+		var group sync.WaitGroup
+		errs := make(chan error, 8)
+		for range cap(errs) {
+			group.Go(func() {
+				for {
+					w, err := s.Writer(t.Context(), "same", describe(data))
+					switch {
+					case errdefs.IsUnavailable(err):
+						continue
+					case errdefs.IsAlreadyExists(err):
+						return
+					case err != nil:
+						errs <- err
+						return
+					}
+					opened.Add(1)
+					if _, err := w.Write(data); err != nil {
+						errs <- errors.Join(err, w.Close())
+						return
+					}
+					if err := w.Commit(t.Context(), 0, ""); err != nil {
+						errs <- err
+						return
+					}
+				}
+			})
+		}
+		group.Wait()
+		close(errs)
+		must(t, <-errs)
+		if n := opened.Load(); n != 1 {
+			t.Fatalf("round %d: %d writers got the blob to write, want 1", round, n)
+		}
 	}
 }

@@ -200,14 +200,15 @@ func (m *MemoryContent) Writer(ctx context.Context, ref string, desc ocispec.Des
 		return nil, fmt.Errorf("size %d: %w", desc.Size, errdefs.ErrInvalidArgument)
 	}
 	if desc.Digest != "" {
-		if _, err := m.Info(ctx, desc.Digest); err == nil {
-			return nil, fmt.Errorf("blob %s: %w", desc.Digest, errdefs.ErrAlreadyExists)
-		} else if !errdefs.IsNotFound(err) {
+		if err := checkDigest(desc.Digest); err != nil {
 			return nil, err
 		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if _, ok := m.blobs[desc.Digest]; ok {
+		return nil, fmt.Errorf("blob %s: %w", desc.Digest, errdefs.ErrAlreadyExists)
+	}
 	in, ok := m.ingests[ref]
 	if !ok {
 		in = &memoryIngest{Ingest: content.Ingest{Ref: ref, StartedAt: time.Now(), UpdatedAt: time.Now()}}
