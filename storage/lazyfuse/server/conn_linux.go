@@ -17,9 +17,9 @@ import (
 // Numbers of include/uapi/linux/fuse.h that go-fuse keeps to itself.
 const (
 	opForget, opReadlink, opRead, opGetxattr, opListxattr = 2, 5, 15, 22, 23
-	opReaddir, opInterrupt, opBatchForget, opReaddirplus  = 28, 36, 42, 44
+	opReaddir, opPoll, opBatchForget, opReaddirplus       = 28, 40, 42, 44
 
-	notifyInvalInode, notifyInvalEntry, notifyResend = 2, 3, 7
+	notifyInvalInode, notifyResend = 2, 7
 
 	uniqueResend = uint64(1) << 63 // set in requests that the kernel sends again
 
@@ -115,6 +115,10 @@ func (c *conn) answer(request []byte) {
 	if h.Opcode == opForget || h.Opcode == opBatchForget {
 		return // node ids are stateless
 	}
+	if h.Opcode == opPoll {
+		c.fail(h.Unique, unix.ENOSYS) // files are always ready; the kernel asks once
+		return
+	}
 	out, err := c.buffers.get(answerSize(h.Opcode, request))
 	if err != nil {
 		c.log.Error("cannot answer a FUSE request", "error", err)
@@ -174,7 +178,7 @@ func (c *conn) write(p []byte) {
 	}
 }
 
-// notify tells the kernel something unasked. It may wait for requests that are under way, so no handler calls it.
+// notify tells the kernel something unasked.
 func (c *conn) notify(code int32, body []byte) error {
 	_, err := unix.Write(c.fd, header(code, 0, body))
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
@@ -183,18 +187,8 @@ func (c *conn) notify(code int32, body []byte) error {
 	return err
 }
 
-// forgetEntry has the kernel drop a name in the root, with all that it caches below, and its list of the root's names.
-func (c *conn) forgetEntry(name string) error {
-	body := make([]byte, 16, 17+len(name)) // fuse_notify_inval_entry_out: parent, length, flags
-	binary.NativeEndian.PutUint64(body, fuse.FUSE_ROOT_ID)
-	binary.NativeEndian.PutUint32(body[8:], uint32(len(name)))
-	if err := c.notify(notifyInvalEntry, append(append(body, name...), 0)); err != nil {
-		return fmt.Errorf("cannot have the kernel forget %s: %w", name, err)
-	}
-	return c.forgetRoot()
-}
-
-// forgetRoot has the kernel drop its list of the root's names.
+// forgetRoot has the kernel drop its list of the root's names. The names themselves it never keeps: it asks each time. (There
+// is a notification to drop a name, but it waits for those who look names up, and a server killed in it could not end.)
 func (c *conn) forgetRoot() error {
 	body := make([]byte, 24) // fuse_notify_inval_inode_out: ino, offset, length; length 0 is all
 	binary.NativeEndian.PutUint64(body, fuse.FUSE_ROOT_ID)

@@ -84,12 +84,27 @@ func mount(t testing.TB, layers map[string]*fuselayer.Layer, change func(*server
 			t.Error("Serve does not end; something keeps the mount busy")
 		}
 	})
+	answerPoll(t, m.dir)
 	for id := range layers {
 		if err := m.Attach(id, id); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return m
+}
+
+// answerPoll has the kernel learn that files of the mount cannot be polled. Go's runtime would ask when it first opens one, by
+// epoll, and wait for this process to answer while no goroutine of it can run.
+func answerPoll(t testing.TB, dir string) {
+	t.Helper()
+	fd, err := unix.Open(filepath.Join(dir, ".go-fuse-epoll-hack"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // layerOf makes a layer of files: a name ending in "/" is a directory, all others have the value for content.

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/moby/sys/mountinfo"
 	"github.com/slipwayd/slipway/storage/lazyfuse/server/control"
 	"golang.org/x/sys/unix"
 )
@@ -98,16 +99,11 @@ func (s *Server) Serve(ctx context.Context) error {
 	stop := make(chan struct{})
 	undo := context.AfterFunc(ctx, func() { close(stop) })
 	defer undo()
-	settled := make(chan struct{})
-	go func() {
-		defer close(settled)
-		s.settle()
-	}()
+	s.settle()
 	err := s.conn.serve(stop)
 	if err == nil {
 		return nil
 	}
-	<-settled
 	s.fs.layers.close()
 	return errors.Join(err, s.sess.Close())
 }
@@ -179,7 +175,8 @@ func readRequest(fd int, buf []byte) (int, error) {
 	}
 }
 
-// settle does what needs a file system that is being served.
+// settle puts the kernel's side in order. Like all of the server it never touches the mount itself: killed while it waits for
+// its own answer, the process could not end, and who waits for its end could not start the one to answer.
 func (s *Server) settle() {
 	if s.taken {
 		if err := s.conn.resend(); err != nil {
@@ -196,12 +193,15 @@ func (s *Server) settle() {
 
 // setReadAhead sets how much the kernel asks for ahead of a sequential reader. INIT can only lower it.
 func setReadAhead(mountpoint string, kib int) error {
-	var st unix.Stat_t
-	if err := unix.Stat(mountpoint, &st); err != nil {
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(mountpoint))
+	if err != nil {
 		return err
 	}
-	bdi := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
-	return os.WriteFile(bdi, []byte(fmt.Sprint(kib)), 0)
+	if len(mounts) == 0 {
+		return fmt.Errorf("%s is no mount point", mountpoint)
+	}
+	m := mounts[len(mounts)-1]
+	return os.WriteFile(fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", m.Major, m.Minor), fmt.Append(nil, kib), 0)
 }
 
 // backing registers node's backing file with the kernel, if it is complete and this kernel and file system allow it.
@@ -258,7 +258,7 @@ func (s *Server) Detach(id string) error {
 	if err := s.fs.layers.detach(id); err != nil {
 		return err
 	}
-	return s.conn.forgetEntry(id)
+	return s.conn.forgetRoot()
 }
 
 // Layers implements control.Handler.
@@ -278,7 +278,7 @@ func (s *Server) Layers() []control.Layer {
 func (s *Server) Stats() control.Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return control.Stats{PID: os.Getpid(), Passthrough: s.passes.Load(), PassthroughReason: s.reason,
+	return control.Stats{PID: os.Getpid(), Parent: os.Getppid(), Passthrough: s.passes.Load(), PassthroughReason: s.reason,
 		Requests: s.fs.requests.Load(), Panics: s.fs.panicking.Load()}
 }
 

@@ -36,6 +36,7 @@ type Layer struct {
 // Stats is the server as a whole.
 type Stats struct {
 	PID               int    `json:"pid"`
+	Parent            int    `json:"parent"` // process id of the keeper, while it lives
 	Passthrough       bool   `json:"passthrough"`
 	PassthroughReason string `json:"passthroughReason,omitempty"` // why not
 	Requests          int64  `json:"requests"`                    // but reads

@@ -30,8 +30,8 @@ const ExitUnmounted = 3
 
 const (
 	takeOverTime = 5 * time.Second // how long a server may take to hand over
-	stableTime   = 10 * time.Second
-	maxPause     = time.Second // between two starts of a server that will not stay up
+	stableTime   = time.Second
+	maxPause     = 250 * time.Millisecond // between two starts of a server that will not stay up
 )
 
 // Config is what a keeper needs.
@@ -68,6 +68,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer lock.Close()
+	if err := writePID(lock); err != nil {
+		return err
+	}
 	k := &keeper{cfg: cfg}
 	if err := k.begin(ctx); err != nil {
 		return err
@@ -78,15 +81,35 @@ func Run(ctx context.Context, cfg Config) error {
 
 // lockState takes the lock that says a keeper runs. It goes with the process.
 func lockState(state string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(state, "keeper.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := openLock(state)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open the FUSE keeper's lock: %w", err)
+		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("cannot keep %s: a keeper runs already: %w", state, errdefs.ErrFailedPrecondition)
 	}
 	return f, nil
+}
+
+func openLock(state string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(state, "keeper.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the FUSE keeper's lock: %w", err)
+	}
+	return f, nil
+}
+
+// writePID says in the lock who holds it, for people; nothing depends on it.
+func writePID(lock *os.File) error {
+	err := lock.Truncate(0)
+	if err == nil {
+		_, err = fmt.Fprintf(lock, "%d\n", os.Getpid())
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write the FUSE keeper's lock: %w", err)
+	}
+	return nil
 }
 
 // begin takes over from a server that has no keeper, or mounts anew.
