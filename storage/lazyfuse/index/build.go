@@ -11,7 +11,7 @@ import (
 const (
 	maxName       = 255
 	maxPath       = 4095
-	maxSize       = 1 << 62 // of files and blobs: no sum of two overflows
+	maxSize       = 1 << 62  // of files and blobs: no sum of two overflows
 	maxText       = 12 << 20 // of names and targets
 	maxXattrs     = 256
 	maxXattrSize  = 64 << 10

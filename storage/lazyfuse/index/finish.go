@@ -172,18 +172,33 @@ func (x *Index) check(l Limits) error {
 	return x.checkExtents()
 }
 
-// checkStream makes starts and checks that all files are in the uncompressed layer.
+// checkStream makes starts and checks that units follow each other, sharing a byte at most, and that all files are in the
+// uncompressed layer, each in a place of its own.
 func (x *Index) checkStream() error {
 	x.starts = make([]int64, len(x.units)+1)
 	for u := range x.units {
 		x.starts[u+1] = x.starts[u] + int64(x.units[u].size)
-	}
-	end := x.starts[len(x.units)]
-	for i := range x.nodes {
-		n := &x.nodes[i]
-		if n.mode&typeMask == typeReg && n.size > 0 && (n.place() < 0 || n.place() > end-n.size) {
-			return invalid("file %d is outside of the layer", i)
+		if u > 0 && x.units[u].offset < x.units[u-1].offset+int64(x.units[u-1].length)-1 {
+			return invalid("units %d and %d overlap", u-1, u)
 		}
+	}
+	var files []uint32
+	for i := range x.nodes {
+		if n := &x.nodes[i]; n.mode&typeMask == typeReg && n.size > 0 {
+			files = append(roomFor(files, len(x.nodes)), uint32(i))
+		}
+	}
+	byPlace := func(p, q uint32) int { return cmp.Compare(x.nodes[p].place(), x.nodes[q].place()) }
+	if !slices.IsSortedFunc(files, byPlace) {
+		slices.SortFunc(files, byPlace)
+	}
+	at, end := int64(0), x.starts[len(x.units)]
+	for _, i := range files {
+		n := &x.nodes[i]
+		if n.place() < at || n.place() > end-n.size {
+			return invalid("file %d is outside of the layer or in another", i)
+		}
+		at = n.place() + n.size
 	}
 	return nil
 }

@@ -126,8 +126,8 @@ func TestLimits(t *testing.T) {
 // hugeTables write documents that are refused for what they would cost.
 var hugeTables = map[string]func(*bufio.Writer){
 	"entries": func(w *bufio.Writer) {
-		for i := range 10_000_000 {
-			_, _ = w.WriteString(`{"type":"dir","name":"` + strconv.Itoa(i) + `"},`)
+		for range 10_000_000 {
+			_, _ = w.WriteString("{},")
 		}
 	},
 	"few braces": func(w *bufio.Writer) { // a name each, and directories on the way
