@@ -26,7 +26,8 @@ type Options struct {
 	// Failed is told of errors of work in the background, when not nil.
 	Failed func(error)
 
-	step func(string) error // of tests: called before each step on disk
+	step func(string) error   // of tests: called before each step on disk
+	sync func(*os.File) error // of tests: in place of syncData
 }
 
 // ErrNoSpace says that the bytes were not kept: the quota or the disk is full of what is held. It is a ResourceExhausted.
@@ -98,6 +99,9 @@ func Open(dir string, opts Options) (_ *Cache, err error) {
 	if opts.OpenFiles <= 0 {
 		opts.OpenFiles = 256
 	}
+	if opts.sync == nil {
+		opts.sync = syncData
+	}
 	c := &Cache{dir: dir, opts: opts, entries: make(map[Key]*Entry), wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), stop: make(chan struct{})}
 	c.dirtyRoom = sync.NewCond(&c.dirtyMu)
 	if err := c.open(); err != nil {
@@ -118,12 +122,7 @@ func (c *Cache) open() (err error) {
 	if c.handle, err = os.Open(c.dir); err != nil {
 		return err
 	}
-	for i := range 256 {
-		if err := os.Mkdir(filepath.Join(c.dir, "data", fmt.Sprintf("%02x", i)), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-			return err
-		}
-	}
-	if c.journal, err = readJournal(filepath.Join(c.dir, "journal"), c.handle, c.opts.step, c.replay); err != nil {
+	if c.journal, err = readJournal(filepath.Join(c.dir, "journal"), c.handle, c.opts, c.replay); err != nil {
 		return err
 	}
 	c.journal.base = int64(len(journalMagic))
@@ -210,6 +209,9 @@ func (c *Cache) sweep() {
 	for i := range 256 {
 		shard := filepath.Join(c.dir, "data", fmt.Sprintf("%02x", i))
 		names, err := os.ReadDir(shard)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			c.failed(fmt.Errorf("cannot look for left-over files of the lazy cache: %w", err))
 			return

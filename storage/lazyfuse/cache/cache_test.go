@@ -285,7 +285,7 @@ func TestSweep(t *testing.T) {
 	write(t, e, "known", 0, 10)
 	unknown := filepath.Join(dir, "data", "ab", "ab"+keyOf("x", 1).String()[2:])
 	odd := filepath.Join(dir, "data", "cd", "odd")
-	if err := errors.Join(c.Close(), os.WriteFile(unknown, []byte("x"), 0o600), os.WriteFile(odd, nil, 0o600)); err != nil {
+	if err := errors.Join(c.Close(), os.MkdirAll(filepath.Dir(unknown), 0o700), os.MkdirAll(filepath.Dir(odd), 0o700), os.WriteFile(unknown, []byte("x"), 0o600), os.WriteFile(odd, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	c = open(t, dir, Options{})

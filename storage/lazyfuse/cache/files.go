@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 )
 
 func parseKey(name string) (key Key, ok bool) {
@@ -76,7 +77,15 @@ func (e *Entry) openPath(begin bool) (*os.File, error) {
 	if err := e.cache.at("data: create"); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(e.path(), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	const flags = os.O_RDWR | os.O_CREATE | os.O_TRUNC
+	path := e.path()
+	f, err := os.OpenFile(path, flags, 0o600)
+	if errors.Is(err, os.ErrNotExist) { // the first in its directory
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, err
+		}
+		f, err = os.OpenFile(path, flags, 0o600)
+	}
 	if err != nil {
 		return nil, err
 	}

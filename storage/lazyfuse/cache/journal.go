@@ -119,19 +119,20 @@ type journal struct {
 	bad  bool  // what the file holds is unknown: only rewrite helps
 	buf  []byte
 	step func(string) error
+	sync func(*os.File) error
 }
 
 // readJournal opens the journal, making it when there is none, and replays it.
-func readJournal(path string, dir *os.File, step func(string) error, fn func(record)) (_ *journal, err error) {
+func readJournal(path string, dir *os.File, opts Options, fn func(record)) (_ *journal, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	j := &journal{path: path, dir: dir, f: f, step: step}
+	j := &journal{path: path, dir: dir, f: f, step: opts.step, sync: opts.sync}
 	data, err := io.ReadAll(f)
 	if err == nil {
 		// A rename that a killed process had not synced must not be undone by a power failure once we append.
-		err = syncDirectory(dir)
+		err = j.sync(dir)
 	}
 	if err == nil {
 		j.end = int64(parseJournal(data, fn))
@@ -166,7 +167,7 @@ func (j *journal) add(records []record) error {
 	}
 	err := j.at("journal: sync")
 	if err == nil {
-		err = syncData(j.f)
+		err = j.sync(j.f)
 	}
 	if err != nil {
 		j.bad = true
@@ -204,7 +205,7 @@ func (j *journal) rewrite(list func(add func(record))) error {
 	// From here on the old file is out of use, but a power failure may bring it back until the directory is synced.
 	_ = j.f.Close()
 	j.f, j.end, j.room, j.base, j.bad = f, end, 0, end, true
-	if err := errors.Join(j.at("journal: sync directory"), syncDirectory(j.dir)); err != nil {
+	if err := errors.Join(j.at("journal: sync directory"), j.sync(j.dir)); err != nil {
 		return err
 	}
 	j.bad = false
@@ -226,7 +227,7 @@ func (j *journal) writeNew(list func(add func(record))) (f *os.File, end int64, 
 		n, _ := w.Write(j.buf)
 		end += int64(n)
 	})
-	if err := errors.Join(w.Flush(), syncData(f), j.at("journal: rename")); err != nil {
+	if err := errors.Join(w.Flush(), j.sync(f), j.at("journal: rename")); err != nil {
 		return nil, 0, errors.Join(err, f.Close())
 	}
 	return f, end, nil

@@ -109,7 +109,7 @@ func TestJournalTornWrite(t *testing.T) {
 	}
 	defer dir.Close()
 	records := someRecords()
-	j, err := readJournal(path, dir, nil, func(record) { t.Error("a record in a new journal") })
+	j, err := readJournal(path, dir, Options{sync: syncData}, func(record) { t.Error("a record in a new journal") })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestJournalTornWrite(t *testing.T) {
 		t.Errorf("rewrite has left the old file open: %v", err)
 	}
 	var got []record
-	if j, err = readJournal(path, dir, nil, func(r record) { got = append(got, r) }); err != nil {
+	if j, err = readJournal(path, dir, Options{sync: syncData}, func(r record) { got = append(got, r) }); err != nil {
 		t.Fatal(err)
 	}
 	defer j.f.Close()

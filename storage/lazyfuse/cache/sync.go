@@ -140,7 +140,7 @@ func (c *Cache) syncFiles(batch []*Entry) []error {
 		workers.Go(func() {
 			for i := range next {
 				if errs[i] = c.at("data: sync"); errs[i] == nil {
-					errs[i] = syncData(batch[i].file.File)
+					errs[i] = c.opts.sync(batch[i].file.File)
 				}
 			}
 		})

@@ -25,7 +25,7 @@ func lockDir(path string) (*os.File, error) {
 	return f, nil
 }
 
-// syncData makes a file's bytes and length durable.
+// syncData makes a file's bytes and length durable, or a directory's entries.
 func syncData(f *os.File) error {
 	for {
 		if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, unix.EINTR) {
@@ -33,9 +33,6 @@ func syncData(f *os.File) error {
 		}
 	}
 }
-
-// syncDirectory makes the entries of a directory durable.
-func syncDirectory(dir *os.File) error { return dir.Sync() }
 
 // startWriteback asks the kernel to begin writing a file out, without waiting. It is advice: syncData is what counts.
 func startWriteback(f *os.File) {
