@@ -202,7 +202,7 @@ func (c *container) remove() error {
 		return err
 	}
 	if c.record != nil && c.record.Mounted {
-		if err := mount.Unmount(c.rootfs()); err != nil {
+		if err := c.unmount(); err != nil {
 			return fmt.Errorf("cannot unmount the root file system: %w", err)
 		}
 	}
@@ -219,6 +219,24 @@ func (c *container) remove() error {
 		delete(c.e.containers, c.id)
 	}
 	return nil
+}
+
+// unmount takes the root file system out of sight at once. Its last user is a descriptor that is closed in the background:
+// the kernel ends an overlay by writing out all of the file system below it, other containers' data too, which nobody who
+// deletes a container waits for, unless many have been deleted. A crash closes the descriptor as well. The layer's directories
+// may be removed meanwhile, or mounted anew: that makes the kernel log that they are in use, and no more.
+func (c *container) unmount() error {
+	user, err := unix.Open(c.rootfs(), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return mount.Unmount(c.rootfs())
+	}
+	err = mount.Unmount(c.rootfs())
+	c.e.unmounting <- struct{}{}
+	c.e.background.Go(func() {
+		_ = unix.Close(user)
+		<-c.e.unmounting
+	})
+	return err
 }
 
 // destroy removes the cgroup and libcontainer's state, and runs the poststop hooks.

@@ -31,7 +31,8 @@ type Executor struct {
 	reaper     *reaper
 	oom        *oomWatcher
 	closed     chan struct{}
-	watchers   sync.WaitGroup // goroutines that wait for processes to end
+	background sync.WaitGroup // goroutines that wait for processes to end, or for mounts to
+	unmounting chan struct{}  // holds one for each mount that is ending
 
 	mu         sync.Mutex
 	containers map[string]*container // created or adopted here
@@ -55,6 +56,9 @@ func validID(id string) bool {
 	return true
 }
 
+// maxUnmounting bounds the mounts that end in the background. Each takes a thread.
+const maxUnmounting = 16
+
 // New opens the state directory and makes this process the reaper of orphans among its descendants.
 func New(cfg Config) (*Executor, error) {
 	if err := os.MkdirAll(cfg.Root, 0o711); err != nil {
@@ -64,7 +68,7 @@ func New(cfg Config) (*Executor, error) {
 		return nil, fmt.Errorf("cannot become the reaper of containers' orphans: %w", err)
 	}
 	e := &Executor{
-		root: cfg.Root, log: cfg.Log, closed: make(chan struct{}), containers: map[string]*container{},
+		root: cfg.Root, log: cfg.Log, closed: make(chan struct{}), unmounting: make(chan struct{}, maxUnmounting), containers: map[string]*container{},
 	}
 	if e.log == nil {
 		e.log = slog.Default()
@@ -96,7 +100,7 @@ func (e *Executor) Close() error {
 	for _, c := range containers {
 		c.release()
 	}
-	e.watchers.Wait()
+	e.background.Wait()
 	e.oom.close()
 	e.reaper.close()
 	return nil
@@ -140,14 +144,12 @@ func (e *Executor) Adopt(ctx context.Context, id string) (platform.Container, er
 // watch waits in the background for p to end.
 func (e *Executor) watch(p *process, pid int, pidfd *os.File) {
 	e.reaper.own(pid)
-	e.watchers.Add(1)
-	go func() {
-		defer e.watchers.Done()
+	e.background.Go(func() {
 		exit, err := waitExit(pidfd, pid)
 		e.reaper.disown(pid)
 		if err != nil {
 			return // the executor was closed
 		}
 		p.ended(exit)
-	}()
+	})
 }

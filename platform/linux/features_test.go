@@ -347,3 +347,32 @@ func TestNoLeaks(t *testing.T) {
 		t.Errorf("ten containers left %d files and %d goroutines", f-files, g-goroutines)
 	}
 }
+
+// TestOverlayAgain deletes a container and runs another on the same layer at once, while the first mount may be ending.
+func TestOverlayAgain(t *testing.T) {
+	needContainers(t)
+	e := newExecutor(t, t.TempDir())
+	layer := t.TempDir()
+	for _, d := range []string{"upper", "work"} {
+		if err := os.Mkdir(filepath.Join(layer, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 5 {
+		s := ociSpec("again", "sh", "-c", "echo x >>/data/lines")
+		s.Root.Path = "rootfs"
+		p := platformSpec(t, "again", s)
+		p.Rootfs = []storage.Mount{{Type: "overlay", Source: "overlay", Options: []string{
+			"index=off", "lowerdir=" + rootfs, "upperdir=" + filepath.Join(layer, "upper"), "workdir=" + filepath.Join(layer, "work"),
+		}}}
+		runSpec(t, e, p)
+		lines, err := os.ReadFile(filepath.Join(layer, "upper/data/lines"))
+		if err != nil || strings.Count(string(lines), "x") != i+1 {
+			t.Fatalf("after run %d the layer has %q, %v", i+1, lines, err)
+		}
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil || strings.Contains(string(mounts), layer) {
+			t.Fatalf("after run %d there are mounts of the layer, %v", i+1, err)
+		}
+	}
+}
