@@ -143,6 +143,11 @@ func (b *builder) addDigest(sum []byte) uint32 {
 	return uint32(len(b.x.digests) / digestSize)
 }
 
+// sumOf answers digest number-1.
+func (b *builder) sumOf(number uint32) []byte {
+	return b.x.digests[(number-1)*digestSize : number*digestSize]
+}
+
 // addXattrs answers the number of a set of attributes and 1, or 0 for none. It drops those that overlayfs acts on (a layer
 // must not redirect lookups) and, of anything but files and directories, those that no file system keeps.
 func (b *builder) addXattrs(set map[string]string, mode uint32) (uint32, error) {

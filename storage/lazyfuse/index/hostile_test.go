@@ -62,6 +62,7 @@ func TestHostileTables(t *testing.T) {
 		"chunks too short":    entries(regEntry("a", `,"size":100,"offset":10,"chunkSize":60`)),
 		"same place":          entries(regEntry("a", file), regEntry("b", file)),
 		"bomb":                entries(regEntry("a", `,"size":60000000,"offset":10`), regEntry("b", `,"size":1,"offset":20`)),
+		"two digests":         entries(`{"type":"reg","name":"a","size":100,"offset":10,"digest":"` + digest.FromString("x").String() + `","chunkDigest":"` + digest.FromString("y").String() + `"}`),
 		"no digest":           entries(`{"type":"reg","name":"a","size":100,"offset":10}`),
 		"wrong digest":        entries(`{"type":"reg","name":"a","size":100,"offset":10,"digest":"sha256:zz"}`),
 		"other digest":        entries(`{"type":"reg","name":"a","size":100,"offset":10,"digest":"md5:d41d8cd98f00b204e9800998ecf8427e"}`),

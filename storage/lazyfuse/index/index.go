@@ -73,7 +73,9 @@ type Node struct {
 	Nlink    uint32
 	Link     string            // target of a symbolic link
 	Xattrs   map[string]string // nil for most, not to be changed; never trusted.overlay.*, except the opaque marker that a whiteout file stands for
-	Content  digest.Digest     // of a regular file's whole content, empty when the document has none
+	// Content is the digest of a regular file's whole content, or empty. It is right where the file is one unit, and in an
+	// index of kind Spans that is believed; for files of more units it is only what a stranger's document claims.
+	Content digest.Digest
 }
 
 // Extent is a piece of a regular file: Size bytes of it at Offset are the bytes of unit Unit from From on, or zeros when Unit

@@ -21,9 +21,21 @@ import (
 func unpacked(t *testing.T, plain []byte) []string {
 	t.Helper()
 	root := t.TempDir()
-	if _, err := changeset.ApplyOverlay(context.Background(), root, bytes.NewReader(plain), changeset.Options{}); err != nil {
+	unpackTo(t, root, plain, changeset.Options{})
+	return describeTree(t, root)
+}
+
+func unpackTo(t *testing.T, root string, plain []byte, o changeset.Options) changeset.Pending {
+	t.Helper()
+	pending, err := changeset.ApplyOverlay(context.Background(), root, bytes.NewReader(plain), o)
+	if err != nil {
 		t.Fatal(err)
 	}
+	return pending
+}
+
+func describeTree(t *testing.T, root string) []string {
+	t.Helper()
 	var lines []string
 	err := filepath.WalkDir(root, func(p string, _ fs.DirEntry, err error) error {
 		if err != nil {
@@ -99,4 +111,39 @@ func withoutTimes(lines []string) []string {
 		}
 	}
 	return out
+}
+
+// TestSettleEqualsOverlay puts a layer that implies directories and hides files on one that has some of them.
+func TestSettleEqualsOverlay(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("making devices and trusted attributes needs root")
+	}
+	run := dir("run", 0o1770)
+	run.Uid, run.PAXRecords = 12, map[string]string{"SCHILY.xattr.user.below": "yes"}
+	lower := tarOf(t, []item{dir(".", 0o711), run, dir("gone", 0o700), reg("gone/file", nil), reg("also", nil), reg("dev/.wh..wh..opq", nil)})
+	upper := tarOf(t, append(allTypes()[1:], reg("run/.wh.nothing", nil)))
+	below, above := t.TempDir(), t.TempDir()
+	unpackTo(t, below, lower, changeset.Options{})
+	o := changeset.Options{Lower: []string{below}}
+	if err := changeset.Settle(above, unpackTo(t, above, upper, o), o); err != nil {
+		t.Fatal(err)
+	}
+	base := record(t, lower)
+	x, err := record(t, upper).Settle(func(path string) (Node, bool, error) {
+		i, ok := base.Find(path)
+		if !ok {
+			return Node{}, false, nil
+		}
+		return base.Node(i), true, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := describe(t, x, upper), describeTree(t, above)
+	slices.Sort(got)
+	// The root is what Create made it, before the layer was unpacked.
+	same(t, "tree", withoutTimes(got[1:]), withoutTimes(want[1:]))
+	if x.Node(0).Mode.Perm() != 0o711 {
+		t.Errorf("root has mode %v", x.Node(0).Mode)
+	}
 }

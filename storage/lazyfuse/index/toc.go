@@ -379,6 +379,16 @@ func (t *toc) endFile() error {
 	if t.end != n.size {
 		return invalid("pieces of %.300q make %d of its %d bytes", t.path, t.end, n.size)
 	}
+	if n.b == 1 && t.x.extents[n.a].unit != zeroUnit {
+		// The digest of its only piece is checked, so the file's own must not say otherwise.
+		sum := t.x.units[t.x.extents[n.a].unit].digest
+		if n.digest == 0 {
+			n.digest = sum
+		}
+		if !bytes.Equal(t.sumOf(sum), t.sumOf(n.digest)) {
+			return invalid("%.300q has another digest than its only piece", t.path)
+		}
+	}
 	t.file, t.path = 0, ""
 	return nil
 }
