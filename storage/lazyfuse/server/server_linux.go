@@ -62,9 +62,8 @@ func New(cfg Config) (*Server, error) {
 	opts := &fuse.MountOptions{
 		MaxWrite: maxIO, MaxBackground: 128, MaxReadAhead: maxIO,
 		EnableSymlinkCaching: true, ExplicitDataCacheControl: true, EnableAcl: true,
-		ExtraCapabilities: fuse.CAP_READDIRPLUS_AUTO,
-		Logger:            log.New(logWriter{cfg.Log}, "", 0),
-		PanicHandler:      s.panicked,
+		Logger:       log.New(logWriter{cfg.Log}, "", 0),
+		PanicHandler: s.panicked,
 	}
 	if s.reason = passthroughHindered(cfg); s.reason != "" {
 		opts.DisabledCapabilities |= fuse.CAP_PASSTHROUGH

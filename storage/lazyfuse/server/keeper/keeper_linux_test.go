@@ -1,7 +1,6 @@
 package keeper_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -158,18 +157,27 @@ func (h *host) kill(t testing.TB, pid int) {
 	h.gone(t, pid)
 }
 
-// gone waits until a process is no more, or waits for its parent.
+// gone waits until a process is no more or waits for its parent, with all its threads.
 func (h *host) gone(t testing.TB, pid int) {
 	t.Helper()
-	for range 30000 {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-		if err != nil || bytes.Contains(stat, []byte(") Z ")) && len(threads) <= 1 {
-			return
-		}
-		time.Sleep(time.Millisecond)
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return
 	}
-	t.Fatalf("process %d does not end", pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 30000)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if n == 0 {
+			t.Fatalf("process %d does not end", pid)
+		}
+		return
+	}
 }
 
 // hash is that of all names and contents of a tree.
