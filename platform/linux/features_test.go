@@ -372,7 +372,23 @@ func TestOverlayAgain(t *testing.T) {
 		}
 		mounts, err := os.ReadFile("/proc/self/mountinfo")
 		if err != nil || strings.Contains(string(mounts), layer) {
-			t.Fatalf("after run %d there are mounts of the layer, %v", i+1, err)
+			t.Fatalf("after run %d there are mounts of the layer %s, %v:\n%s", i+1, layer, err, mounts)
+		}
+	}
+}
+
+// TestMainThread looks where the thread is that /proc/self is about: see package reexec.
+func TestMainThread(t *testing.T) {
+	needContainers(t)
+	e := newExecutor(t, t.TempDir())
+	before, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 12 {
+		runSpec(t, e, platformSpec(t, "main", ociSpec("main", "true")))
+		if after, err := os.Readlink("/proc/self/ns/mnt"); err != nil || after != before {
+			t.Fatalf("after %d containers this program is in mount namespace %s, %v; was in %s", i+1, after, err, before)
 		}
 	}
 }
