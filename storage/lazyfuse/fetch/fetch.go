@@ -1,0 +1,298 @@
+// Package fetch decides which bytes of which blob are asked of a registry, when, and in what order.
+//
+// It owns the reads that are under way, the memory that their bytes wait in, and nothing on disk. One Scheduler serves all
+// layers of the host. How a range is got (mirrors, tokens, redirects, connections) is the business of the content.Fetcher that
+// comes with each blob; whether the bytes are right is the business of the caller, who has the digests.
+//
+// A read joins what is under way: readers of the same bytes cause one GET, and a reader wakes up as soon as its own bytes have
+// passed, not at the end of the GET. Foreground reads go before the start profile's, and those before the background's, which
+// are slowed while there is anything better to do, and never broken off.
+//
+// What a crash leaves: nothing.
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/slipwayd/slipway/content"
+)
+
+// Class says why bytes are wanted: it is the order in which reads are served, and the cause that they are counted under.
+type Class uint8
+
+const (
+	Foreground Class = iota // somebody waits for them
+	Profile                 // a start that has begun will want them
+	Background              // they complete a layer
+	classes
+)
+
+func (c Class) String() string {
+	switch c {
+	case Foreground:
+		return "demand"
+	case Profile:
+		return "profile"
+	}
+	return "background"
+}
+
+// Options of a scheduler. Zero fields have the defaults that are named here.
+type Options struct {
+	// Parallel is how many GETs one host is asked for at a time. Default 8. Background reads have a quarter of them,
+	// the profile's all but two.
+	Parallel int
+	// Deadline is how long a read waits for a registry that does not answer. Default 5 min.
+	Deadline time.Duration
+	// Stall is how long a GET may deliver nothing before it is tried again. Default 30 s.
+	Stall time.Duration
+	// MinRange and MaxRange bound the bytes of one GET: a read that goes on where the last one ended asks for twice as much
+	// as that one. Default 1 and 8 MiB.
+	MinRange, MaxRange int64
+	// Memory is how many bytes may wait for their readers, under way or kept for the next read. Default 32 MiB.
+	Memory int64
+	// Backoff is the first pause after a failure; it doubles up to 50 times as much. Default 100 ms.
+	Backoff time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	set(&o.Deadline, 5*time.Minute)
+	set(&o.Stall, 30*time.Second)
+	set(&o.Backoff, 100*time.Millisecond)
+	if o.Parallel <= 0 {
+		o.Parallel = 8
+	}
+	if o.MinRange <= 0 {
+		o.MinRange = 1 << 20
+	}
+	if o.MaxRange <= 0 {
+		o.MaxRange = 8 << 20
+	}
+	if o.Memory <= 0 {
+		o.Memory = 32 << 20
+	}
+	// Several ranges must fit, also into the background's half.
+	o.MaxRange = min(max(o.MaxRange, o.MinRange), max(1, o.Memory/4))
+	o.MinRange = min(o.MinRange, o.MaxRange)
+	return o
+}
+
+// Counter counts what one class of reads has caused.
+type Counter struct {
+	Requests int64 // GETs begun
+	Bytes    int64 // that they delivered
+	Failures int64 // GETs that failed
+	Served   int64 // bytes given to readers of this class, whatever class fetched them
+}
+
+// Stats tell what a scheduler has done and has at hand.
+type Stats struct {
+	Demand, Profile, Background Counter
+
+	InFlight int   // GETs
+	Queued   int   // ranges that wait for their turn or for a pause to end
+	Memory   int64 // bytes reserved for ranges
+}
+
+// Scheduler orders the reads of all blobs. Its methods and those of its blobs are safe for concurrent use.
+type Scheduler struct {
+	opts Options
+
+	mu       sync.Mutex // guards all that blobs, hosts and ranges hold
+	hosts    map[string]*host
+	counters [classes]Counter
+	memory   int64    // bytes of ranges that are queued no more
+	kept     []*piece // whole ranges that nobody reads now, the least recently used first
+	closed   bool
+
+	work sync.WaitGroup // GETs
+}
+
+// New makes a scheduler. The caller closes it.
+func New(opts Options) *Scheduler {
+	return &Scheduler{opts: opts.withDefaults(), hosts: make(map[string]*host)}
+}
+
+// Close breaks off what is under way, makes waiting readers fail with Unavailable, and waits for all that the scheduler has
+// started. Fetchers must come back when their context ends.
+func (s *Scheduler) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	for _, h := range s.hosts {
+		h.close()
+	}
+	s.kept = nil
+	s.mu.Unlock()
+	s.work.Wait()
+	return nil
+}
+
+// Stats tells the state of the moment.
+func (s *Scheduler) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Stats{Demand: s.counters[Foreground], Profile: s.counters[Profile], Background: s.counters[Background], Memory: s.memory}
+	for _, h := range s.hosts {
+		st.InFlight += len(h.active)
+		st.Queued += len(h.queue)
+	}
+	return st
+}
+
+// Blob is one blob that ranges can be read of.
+type Blob struct {
+	s       *Scheduler
+	host    *host
+	desc    ocispec.Descriptor
+	fetcher content.Fetcher
+
+	pieces  []*piece // in order of offset, not overlapping
+	streams []stream // of reads that went on, the most recent last
+	closed  bool
+}
+
+// Blob makes a blob readable. host names whoever shares limits and pauses, such as the registry's name. The caller closes it.
+func (s *Scheduler) Blob(host string, desc ocispec.Descriptor, fetcher content.Fetcher) *Blob {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &Blob{s: s, host: s.host(host), desc: desc, fetcher: fetcher}
+}
+
+// Close drops what is kept of the blob and breaks off its GETs; readers fail with Unavailable.
+func (b *Blob) Close() {
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	b.closed = true
+	for _, p := range slices.Clone(b.pieces) {
+		p.giveUp(errClosed)
+	}
+}
+
+var errClosed = fmt.Errorf("the blob or the scheduler is closed: %w", errdefs.ErrUnavailable)
+
+// ReadAt fills p with the bytes from off on, all of them or it fails. It waits for a registry that is away until the
+// deadline or ctx's end and is Unavailable then; a blob that is not there, or may not be read, fails at once with the
+// fetcher's error; and a registry that keeps delivering too little or too much is DataLoss. The next read tries anew.
+func (b *Blob) ReadAt(ctx context.Context, class Class, p []byte, off int64) error {
+	if off < 0 || off > b.desc.Size || int64(len(p)) > b.desc.Size-off || class >= classes {
+		return fmt.Errorf("cannot read %d bytes at %d of %s, it has %d: %w", len(p), off, b.desc.Digest, b.desc.Size, errdefs.ErrOutOfRange)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, b.s.opts.Deadline, errDeadline)
+	defer cancel()
+	for len(p) > 0 {
+		n, err := b.readSome(ctx, class, p, off)
+		if err != nil {
+			return fmt.Errorf("cannot read bytes %d-%d of %s: %w", off, off+int64(len(p))-1, b.desc.Digest, err)
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+var errDeadline = errors.New("the registry did not answer in time")
+
+// readSome reads what one piece has of the bytes from off on, at least one.
+func (b *Blob) readSome(ctx context.Context, class Class, p []byte, off int64) (int, error) {
+	s := b.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || b.closed {
+		return 0, errClosed
+	}
+	piece := b.find(class, off, int64(len(p)))
+	piece.join(class, off+int64(len(p)))
+	defer piece.leave()
+	for piece.have <= off-piece.off {
+		if piece.err != nil {
+			return 0, piece.err
+		}
+		changed := piece.changed
+		s.mu.Unlock()
+		select {
+		case <-changed:
+			s.mu.Lock()
+		case <-ctx.Done():
+			s.mu.Lock()
+			return 0, piece.late(ctx)
+		}
+	}
+	// What has come does not change any more.
+	buffers, have := piece.buffers, piece.have
+	s.mu.Unlock()
+	n := copyBlocks(p, buffers, off-piece.off, have)
+	s.mu.Lock()
+	s.counters[class].Served += int64(n)
+	return n, nil
+}
+
+// stream is a place where a read ended; the next read goes on there, with a larger range.
+type stream struct{ next, size int64 }
+
+const maxStreams = 16
+
+// rangeSize says how much to ask for at off where want bytes are needed.
+func (b *Blob) rangeSize(off, want int64) int64 {
+	o := b.s.opts
+	size := o.MinRange
+	for i, st := range b.streams {
+		// Somewhat behind counts too: what lies between may be in a cache already.
+		if off >= st.next && off-st.next <= o.MinRange/4 {
+			size = min(2*st.size, o.MaxRange)
+			b.streams = slices.Delete(b.streams, i, i+1)
+			break
+		}
+	}
+	return min(max(size, want), o.MaxRange)
+}
+
+// began remembers where a range ends.
+func (b *Blob) began(end, size int64) {
+	if len(b.streams) == maxStreams {
+		b.streams = b.streams[1:]
+	}
+	b.streams = append(b.streams, stream{next: end, size: size})
+}
+
+// find answers the piece that has the byte at off or will have it, a new one when there is none.
+func (b *Blob) find(class Class, off, want int64) *piece {
+	i := 0
+	for i < len(b.pieces) && b.pieces[i].end <= off {
+		i++
+	}
+	if i < len(b.pieces) && b.pieces[i].off <= off {
+		return b.pieces[i]
+	}
+	size := b.rangeSize(off, want)
+	end := min(off+size, b.desc.Size)
+	if i < len(b.pieces) {
+		end = min(end, b.pieces[i].off)
+	}
+	b.began(end, size)
+	p := newPiece(b, class, off, end)
+	b.pieces = slices.Insert(b.pieces, i, p)
+	b.host.enqueue(p)
+	if o := b.s.opts; size == o.MaxRange && size > o.MinRange && want < size && end < b.desc.Size && (i+1 == len(b.pieces) || b.pieces[i+1].off > end) {
+		b.find(max(class, Profile), end, size) // a long read: it will go on there, and need not wait a round trip then
+	}
+	return p
+}
+
+// remove takes a piece out of the blob: the next read of its bytes begins a new one.
+func (b *Blob) remove(p *piece) {
+	if i := slices.Index(b.pieces, p); i >= 0 {
+		b.pieces = slices.Delete(b.pieces, i, i+1)
+	}
+}

@@ -1,0 +1,285 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// host orders the GETs of blobs that come from the same place. The scheduler's lock guards it.
+type host struct {
+	s      *Scheduler
+	queue  []*piece // in order of arrival
+	active []*piece
+
+	limit   int                // GETs at a time: halved by a failure, doubled by a success
+	hold    [classes]time.Time // no GET of the class before, as the host asked for
+	failing bool
+	timer   *time.Timer   // fires when the next queued piece may go
+	calm    chan struct{} // what is slowed waits for it; closed when there is nothing urgent any more
+}
+
+func (s *Scheduler) host(name string) *host {
+	h := s.hosts[name]
+	if h == nil {
+		h = &host{s: s, limit: s.opts.Parallel, calm: make(chan struct{})}
+		s.hosts[name] = h
+	}
+	return h
+}
+
+func (h *host) enqueue(p *piece) {
+	h.queue = append(h.queue, p)
+	h.dispatch()
+}
+
+func (h *host) unqueue(p *piece) {
+	for i, other := range h.queue {
+		if other == p {
+			h.queue = append(h.queue[:i], h.queue[i+1:]...)
+			return
+		}
+	}
+}
+
+// close gives everything up.
+func (h *host) close() {
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+	for _, list := range [][]*piece{h.active, append([]*piece(nil), h.queue...)} {
+		for _, p := range list {
+			p.giveUp(errClosed)
+		}
+	}
+	h.wake()
+}
+
+// dispatch begins all GETs that may begin.
+func (h *host) dispatch() {
+	if h.s.closed {
+		return
+	}
+	now := time.Now()
+	for {
+		p := h.next(now)
+		if p == nil {
+			break
+		}
+		h.unqueue(p)
+		h.start(p)
+	}
+	h.setTimer(now)
+}
+
+// next is the most urgent piece that may go, the oldest of those.
+func (h *host) next(now time.Time) *piece {
+	if len(h.active) >= h.limit {
+		return nil
+	}
+	for class := range classes {
+		if !h.room(class) {
+			continue
+		}
+		for _, p := range h.queue {
+			if p.class == class && !h.earliest(p).After(now) && h.s.reserve(p) {
+				return p
+			}
+		}
+	}
+	return nil
+}
+
+func (h *host) earliest(p *piece) time.Time {
+	if hold := h.hold[p.class]; hold.After(p.notBefore) {
+		return hold
+	}
+	return p.notBefore
+}
+
+// room says whether the class may have one more GET. Two places are kept for those who wait; the background has a quarter,
+// and one while somebody waits.
+func (h *host) room(class Class) bool {
+	var n [classes]int
+	for _, p := range h.active {
+		n[p.class]++
+	}
+	switch class {
+	case Profile:
+		return n[Profile]+n[Background] < max(1, h.limit-2)
+	case Background:
+		if h.urgent() {
+			return n[Background] < 1
+		}
+		return n[Background] < max(1, h.limit/4)
+	}
+	return true
+}
+
+// urgent says whether anybody but the background waits for this host.
+func (h *host) urgent() bool {
+	for _, list := range [][]*piece{h.active, h.queue} {
+		for _, p := range list {
+			if p.urgent() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// wake lets what is slowed look again, and begins what may begin.
+func (h *host) wake() {
+	close(h.calm)
+	h.calm = make(chan struct{})
+	h.dispatch()
+}
+
+// setTimer sees to it that the next piece whose pause ends is begun then.
+func (h *host) setTimer(now time.Time) {
+	var next time.Time
+	for _, p := range h.queue {
+		if at := h.earliest(p); at.After(now) && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	if h.timer != nil {
+		h.timer.Stop()
+		h.timer = nil
+	}
+	if next.IsZero() {
+		return
+	}
+	h.timer = time.AfterFunc(next.Sub(now), func() {
+		h.s.mu.Lock()
+		defer h.s.mu.Unlock()
+		h.dispatch()
+	})
+}
+
+// start begins the GET of a piece.
+func (h *host) start(p *piece) {
+	ctx, cancel := context.WithCancelCause(context.Background()) // a GET serves more readers than the one that began it
+	p.active, p.cancel = true, cancel
+	h.active = append(h.active, p)
+	h.s.counters[p.cause].Requests++
+	h.s.work.Go(func() {
+		err := p.get(ctx)
+		cancel(nil)
+		h.s.mu.Lock()
+		defer h.s.mu.Unlock()
+		h.finish(p, err)
+	})
+}
+
+// finish takes in how a GET has ended.
+func (h *host) finish(p *piece, err error) {
+	p.active = false
+	for i, other := range h.active {
+		if other == p {
+			h.active = append(h.active[:i], h.active[i+1:]...)
+			break
+		}
+	}
+	switch {
+	case p.err != nil: // given up meanwhile
+		p.release()
+	case err == nil:
+		p.done = true
+		h.succeeded()
+		if p.readers == 0 {
+			h.s.keep(p)
+		}
+		p.broadcast()
+	default:
+		h.s.counters[p.cause].Failures++
+		h.failed(p, err)
+	}
+	h.wake()
+}
+
+func (h *host) succeeded() {
+	h.limit = min(2*h.limit, h.s.opts.Parallel)
+	if !h.failing {
+		return
+	}
+	h.failing = false
+	for _, p := range h.queue { // it is back: no reason to wait longer
+		p.notBefore = time.Time{}
+	}
+}
+
+// maxBad is how many answers that contradict what was asked for are too many.
+const maxBad = 4
+
+// failed decides what becomes of a piece whose GET has failed.
+func (h *host) failed(p *piece, err error) {
+	p.last = err
+	if isBad(err) {
+		p.bad++
+	}
+	switch {
+	case isFinal(err):
+		p.giveUp(err)
+		return
+	case p.bad >= maxBad:
+		p.giveUp(errors.Join(err, errdefs.ErrDataLoss))
+		return
+	case p.readers == 0:
+		p.giveUp(errUnwanted)
+		return
+	}
+	now := time.Now()
+	pause := jitter(h.s.opts.Backoff << min(p.attempts, 5))
+	p.attempts++
+	p.notBefore = now.Add(pause)
+	h.failing = true
+	h.limit = max(1, h.limit/2)
+	var asked interface{ RetryAfter() time.Duration }
+	if errors.As(err, &asked) && asked.RetryAfter() > 0 || errdefs.IsResourceExhausted(err) {
+		after := pause
+		if asked != nil {
+			after = max(after, min(asked.RetryAfter(), h.s.opts.Deadline))
+		}
+		h.holdOff(now, p.class, after)
+	}
+	h.queue = append(h.queue, p)
+}
+
+// holdOff keeps the classes that are no more urgent than the one the host has complained to away from it, the background
+// twice as long.
+func (h *host) holdOff(now time.Time, class Class, after time.Duration) {
+	for c := class; c < classes; c++ {
+		until := now.Add(after + jitter(after/8))
+		if c == Background {
+			until = until.Add(after)
+		}
+		if until.After(h.hold[c]) {
+			h.hold[c] = until
+		}
+	}
+}
+
+// jitter is between half and one and a half of d.
+func jitter(d time.Duration) time.Duration {
+	return d/2 + rand.N(d+1)
+}
+
+// isFinal says that the same request will not succeed later.
+func isFinal(err error) bool {
+	for _, is := range []func(error) bool{errdefs.IsNotFound, errdefs.IsUnauthorized, errdefs.IsPermissionDenied,
+		errdefs.IsInvalidArgument, errdefs.IsNotImplemented, errdefs.IsOutOfRange} {
+		if is(err) {
+			return true
+		}
+	}
+	return false
+}
+
+// isBad says that an answer contradicted what was asked for.
+func isBad(err error) bool {
+	return errors.Is(err, errLength) || errdefs.IsFailedPrecondition(err) || errdefs.IsDataLoss(err)
+}
