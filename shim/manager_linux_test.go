@@ -48,6 +48,12 @@ func TestMain(m *testing.M) {
 			}
 		}
 		code = m.Run()
+		for _, pattern := range []string{"/sys/fs/cgroup/slipway-shim-test", "/sys/fs/cgroup/*/slipway-shim-test"} {
+			left, _ := filepath.Glob(pattern)
+			for _, cgroup := range left {
+				os.Remove(cgroup) // the parent of those that were deleted; libcontainer leaves it
+			}
+		}
 	}()
 	os.Exit(code)
 }

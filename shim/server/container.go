@@ -137,7 +137,8 @@ func (s *Server) endExecs(c *container) bool {
 	c.mu.Unlock()
 	for _, e := range execs { // those in the middle of their start
 		e.order.Lock()
-		e.order.Unlock() //nolint:staticcheck // only to wait
+		//lint:ignore SA2001 only to wait
+		e.order.Unlock()
 	}
 	for _, e := range c.living() {
 		if e.platform == nil {
