@@ -81,7 +81,7 @@ func TestImportUnpackPush(t *testing.T) {
 
 func TestPushMounts(t *testing.T) {
 	r := double.Start(t)
-	r.Push("app:v1", threeLayers(ociimage.OCI))
+	pushThree(r, ociimage.OCI)
 	o, store, _ := options(r, "app:v1")
 	res, err := Pull(ctx, o)
 	if err != nil {

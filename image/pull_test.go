@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,6 +45,21 @@ func threeLayers(format ociimage.Format) ociimage.Image {
 	return img
 }
 
+// builtThree are the layers of threeLayers, compressed once: that is most of the time of a test under the race detector.
+var builtThree = map[ociimage.Format]func() (*ociimage.Built, error){
+	ociimage.OCI:    sync.OnceValues(func() (*ociimage.Built, error) { return threeLayers(ociimage.OCI).Build() }),
+	ociimage.Docker: sync.OnceValues(func() (*ociimage.Built, error) { return threeLayers(ociimage.Docker).Build() }),
+}
+
+func pushThree(r *double.Registry, format ociimage.Format) *ociimage.Built {
+	built, err := builtThree[format]()
+	if err != nil {
+		panic(err)
+	}
+	r.PushBuilt("app:v1", built)
+	return built
+}
+
 // quick is a client that does not wait long.
 func quick(c registry.Config) *registry.Client {
 	c.MaxRetryAfter, c.Backoff = time.Millisecond, time.Millisecond
@@ -60,7 +76,7 @@ func TestPull(t *testing.T) {
 		for _, independent := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s independent=%v", name, independent), func(t *testing.T) {
 				r := double.Start(t)
-				built := r.Push("app:v1", threeLayers(format))
+				built := pushThree(r, format)
 				o, store, layers := options(r, "app:v1")
 				layers.independent = independent
 				last := map[string]Progress{}
@@ -134,7 +150,7 @@ func checkLabels(t *testing.T, store *fakeStore, r *double.Registry, built *ocii
 
 func TestPullByDigest(t *testing.T) {
 	r := double.Start(t)
-	built := r.Push("app:v1", threeLayers(ociimage.OCI))
+	built := pushThree(r, ociimage.OCI)
 	o, _, _ := options(r, "app@"+built.Root.Digest.String())
 	res, err := Pull(context.Background(), o)
 	if err != nil || res.Target.Digest != built.Root.Digest {
@@ -200,7 +216,7 @@ func TestPullPlatforms(t *testing.T) {
 
 func TestPullResumes(t *testing.T) {
 	r := double.Start(t)
-	built := r.Push("app:v1", threeLayers(ociimage.OCI))
+	built := pushThree(r, ociimage.OCI)
 	o, store, layers := options(r, "app:v1")
 	o.Registry = quick(registry.Config{Retries: -1})
 	big := built.Layers[1]
@@ -263,7 +279,7 @@ func TestPullFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := double.Start(t)
-			built := r.Push("app:v1", threeLayers(ociimage.OCI))
+			built := pushThree(r, ociimage.OCI)
 			m := double.Match{Path: c.path, Times: c.times}
 			if c.path == "big" {
 				m = double.Match{Digest: built.Layers[1].Digest, Times: c.times}
@@ -343,7 +359,7 @@ func TestPullRefuses(t *testing.T) {
 
 func TestPullLimits(t *testing.T) {
 	r := double.Start(t)
-	r.Push("app:v1", threeLayers(ociimage.OCI))
+	pushThree(r, ociimage.OCI)
 	for name, l := range map[string]Limits{
 		"manifest": {Manifest: 100}, "config": {Config: 100}, "blob": {Blob: 1 << 20}, "diff": {Diff: 1 << 20}, "layers": {Layers: 2},
 	} {
@@ -357,7 +373,7 @@ func TestPullLimits(t *testing.T) {
 
 func TestPullCancelled(t *testing.T) {
 	r := double.Start(t)
-	built := r.Push("app:v1", threeLayers(ociimage.OCI))
+	built := pushThree(r, ociimage.OCI)
 	r.Fault(double.Match{Digest: built.Layers[1].Digest}, double.Hang(600_000, nil))
 	o, store, layers := options(r, "app:v1")
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -408,7 +424,7 @@ func TestPullSideBySide(t *testing.T) {
 // TestPullsOfTheSame run two pulls of one image into one store: no blob is fetched twice.
 func TestPullsOfTheSame(t *testing.T) {
 	r := double.Start(t)
-	built := r.Push("app:v1", threeLayers(ociimage.OCI))
+	built := pushThree(r, ociimage.OCI)
 	o, _, _ := options(r, "app:v1")
 	errs := make(chan error, 2)
 	for range 2 {

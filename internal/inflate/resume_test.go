@@ -34,14 +34,14 @@ func TestResume(t *testing.T) {
 	var data []byte
 	var want []byte
 	for level := gzip.HuffmanOnly; level <= 9; level++ {
-		plain := make([]byte, 200_000+rnd.IntN(1000))
+		plain := make([]byte, 70_000+rnd.IntN(1000))
 		for i := range plain {
 			plain[i] = byte(rnd.IntN(1+i%97)) & byte(0xff>>(i>>15&7))
 		}
 		var b bytes.Buffer
 		w, _ := gzip.NewWriterLevel(&b, level)
 		for rest := plain; len(rest) > 0; {
-			n := min(len(rest), 1+rnd.IntN(40_000))
+			n := min(len(rest), 1+rnd.IntN(14_000))
 			_, _ = w.Write(rest[:n])
 			_ = w.Flush()
 			rest = rest[n:]
