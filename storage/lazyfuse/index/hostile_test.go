@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -121,6 +122,20 @@ func TestLimits(t *testing.T) {
 	}
 	if _, err := tryRecord(zstandard(plain), Limits{UnitSize: 1 << 20}); !errdefs.IsNotImplemented(err) {
 		t.Errorf("one zstd frame of %d bytes: %v", len(plain), err)
+	}
+}
+
+// TestMemory adds up what an index of 100,000 files holds.
+func TestMemory(t *testing.T) {
+	x, err := tocOf(t, 100_000).parse(Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := len(x.text) + cap(x.digests) +
+		cap(x.nodes)*int(unsafe.Sizeof(node{})) + cap(x.entries)*int(unsafe.Sizeof(entry{})) +
+		cap(x.extents)*int(unsafe.Sizeof(extent{})) + cap(x.units)*int(unsafe.Sizeof(unit{})) + 4*cap(x.skips)
+	if t.Logf("%d nodes, %d bytes", x.Len(), sum); sum > 16<<20 {
+		t.Errorf("%d bytes", sum)
 	}
 }
 

@@ -148,11 +148,18 @@ func tryRecord(blob []byte, l Limits) (*Index, error) {
 	return r.Finish(h.Digest())
 }
 
+// opened is a layer whose units are decoded once.
+type opened struct {
+	x     *Index
+	blob  []byte
+	units map[int][]byte
+}
+
 // content reads a file of a layer through its extents and units.
-func content(t testing.TB, x *Index, blob []byte, i int, off, size int64) []byte {
+func (o opened) content(t testing.TB, i int, off, size int64) []byte {
 	t.Helper()
 	var out []byte
-	for _, e := range x.Range(i, off, size) {
+	for _, e := range o.x.Range(i, off, size) {
 		if e.Offset != off+int64(len(out)) {
 			t.Fatalf("node %d: extent at %d after %d bytes", i, e.Offset, len(out))
 		}
@@ -160,7 +167,10 @@ func content(t testing.TB, x *Index, blob []byte, i int, off, size int64) []byte
 			out = append(out, make([]byte, e.Size)...)
 			continue
 		}
-		out = append(out, unitOf(t, x, blob, e.Unit)[e.From:e.From+e.Size]...)
+		if o.units[e.Unit] == nil {
+			o.units[e.Unit] = unitOf(t, o.x, o.blob, e.Unit)
+		}
+		out = append(out, o.units[e.Unit][e.From:e.From+e.Size]...)
 	}
 	return out
 }
@@ -182,6 +192,7 @@ func unitOf(t testing.TB, x *Index, blob []byte, u int) []byte {
 func describe(t testing.TB, x *Index, blob []byte) []string {
 	t.Helper()
 	var lines []string
+	layer := opened{x, blob, map[int][]byte{}}
 	var walk func(dir int, path string)
 	line := func(i int, path string) {
 		n := x.Node(i)
@@ -192,7 +203,7 @@ func describe(t testing.TB, x *Index, blob []byte) []string {
 		slices.Sort(xattrs)
 		s := fmt.Sprintf("%s %v %d:%d %d.%09d nlink=%d", path, n.Mode, n.UID, n.GID, n.ModTime.Unix(), n.ModTime.Nanosecond(), n.Nlink)
 		if n.Mode.IsRegular() {
-			data := content(t, x, blob, i, 0, n.Size)
+			data := layer.content(t, i, 0, n.Size)
 			if int64(len(data)) != n.Size || n.Content != "" && digest.FromBytes(data) != n.Content {
 				t.Errorf("%s: %d bytes of %d, digest not %s", path, len(data), n.Size, n.Content)
 			}
@@ -272,6 +283,7 @@ func TestRange(t *testing.T) {
 	if !ok {
 		t.Fatal("no file")
 	}
+	layer := opened{x, blob, map[int][]byte{}}
 	for _, e := range x.Extents(i) {
 		for _, off := range []int64{e.Offset - 1, e.Offset, e.Offset + 1} {
 			for _, size := range []int64{1, 2, 100, e.Size + 1} {
@@ -279,7 +291,7 @@ func TestRange(t *testing.T) {
 					continue
 				}
 				want := data[off:min(off+size, int64(len(data)))]
-				if got := content(t, x, blob, i, off, size); !bytes.Equal(got, want) {
+				if got := layer.content(t, i, off, size); !bytes.Equal(got, want) {
 					t.Fatalf("%d bytes at %d are wrong", size, off)
 				}
 			}

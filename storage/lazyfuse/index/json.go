@@ -250,15 +250,15 @@ func (s *scanner) integer() (int64, error) {
 
 // literal reads a number or a word.
 func (s *scanner) literal() (string, error) {
-	c, err := s.next()
-	if err != nil {
+	if _, err := s.next(); err != nil {
 		return "", err
 	}
 	s.back()
 	var word [maxLiteral]byte
 	n := 0
 	for {
-		if c, err = s.byte(); err != nil {
+		c, err := s.byte()
+		if err != nil {
 			return "", err
 		}
 		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && c != '-' && c != '+' && c != '.' && c != 'E' {

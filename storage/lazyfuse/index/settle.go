@@ -84,10 +84,14 @@ func (s *settler) inherit(n *node, path string) error {
 // unixMode is the inverse of fileMode, for directories.
 func unixMode(m fs.FileMode) uint32 {
 	mode := uint32(m.Perm())
-	for bit, flag := range map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
-		if m&flag != 0 {
-			mode |= bit
-		}
+	if m&fs.ModeSetuid != 0 {
+		mode |= 0o4000
+	}
+	if m&fs.ModeSetgid != 0 {
+		mode |= 0o2000
+	}
+	if m&fs.ModeSticky != 0 {
+		mode |= 0o1000
 	}
 	return mode
 }
