@@ -7,6 +7,7 @@
 package layerdir
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -110,12 +111,12 @@ func (r *Root) Remove(id string) error {
 	if err != nil {
 		return err
 	}
-	trash, err := os.MkdirTemp(filepath.Join(r.dir, trashDir), id+"-")
-	if err != nil {
+	// A rename takes no space: a full disk can be emptied. The name is new, for what was deleted under this id before may be there.
+	trash := filepath.Join(r.dir, trashDir, id+"-"+rand.Text())
+	if err := os.Rename(p, trash); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
 		return fmt.Errorf("cannot remove layer %s: %w", id, err)
-	}
-	if err := os.Rename(p, filepath.Join(trash, id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot remove layer %s: %w", id, errors.Join(err, os.Remove(trash)))
 	}
 	if err := os.RemoveAll(trash); err != nil {
 		return fmt.Errorf("cannot delete the files of layer %s, the next start tries again: %w", id, err)
