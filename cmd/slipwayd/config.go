@@ -164,6 +164,9 @@ func explainTOML(path string, err error) error {
 	var syntax *toml.DecodeError
 	if errors.As(err, &syntax) {
 		row, col := syntax.Position()
+		if strings.Contains(syntax.Error(), "cannot decode TOML") { // and then names of Go types
+			return fmt.Errorf("%s:%d:%d: the value of key %q has the wrong type; `slipwayd config default` shows the right one", path, row, col, strings.Join(syntax.Key(), "."))
+		}
 		if key := strings.Join(syntax.Key(), "."); key != "" {
 			return fmt.Errorf("%s:%d:%d: key %q: %s", path, row, col, key, strings.TrimPrefix(syntax.Error(), "toml: "))
 		}

@@ -42,6 +42,7 @@ func TestConfigErrorsNamePlaceAndKey(t *testing.T) {
 		"two unknown":       {"a = 1\nb = 2\n", `unknown key "b"`},
 		"syntax":            {"root = \n", ":1:"},
 		"wrong type":        {"[log]\nlevel = 7\n", "log level must be one of"},
+		"number for text":   {"root = 7\n", `:1:8: the value of key "root" has the wrong type`},
 		"bad level":         {"[log]\nlevel = \"loud\"\n", "loud"},
 		"bad format":        {"[log]\nformat = \"xml\"\n", `log.format must be one of text, json, not "xml"`},
 		"bad group":         {"[shim]\ngroup = \"node\"\n", "shim.group must be one of host, pod, container"},
@@ -85,7 +86,11 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 	if c.Root != "/flag" || c.State != "/file" || c.Address != "/a.sock" || c.Log.Level.Level != slog.LevelDebug || c.GC.Delay.Duration != 3*time.Second {
 		t.Errorf("got %+v", c)
 	}
-	f.logLevel = "loud"
+	f.root = "/file/"
+	if _, err := f.load(func(flag string) bool { return given[flag] }); err == nil || !strings.Contains(err.Error(), "two directories") {
+		t.Errorf("one directory for root and state gives %v", err)
+	}
+	f.root, f.logLevel = "/flag", "loud"
 	if _, err := f.load(func(flag string) bool { return given[flag] }); err == nil || !strings.Contains(err.Error(), "--log-level") {
 		t.Errorf("a bad level gives %v", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -53,10 +54,10 @@ Daemons with different --root, --state and --address run side by side and share 
 	cmd.SetVersionTemplate("slipwayd {{.Version}}\n")
 	fs := cmd.Flags()
 	fs.StringVarP(&f.config, "config", "c", defaultConfigFile, "configuration file")
-	fs.StringVar(&f.root, "root", "", "directory of persistent files")
-	fs.StringVar(&f.state, "state", "", "directory of files that end with a reboot")
-	fs.StringVarP(&f.address, "address", "a", "", "socket to serve")
-	fs.StringVarP(&f.logLevel, "log-level", "l", "", "debug, info, warn or error")
+	fs.StringVar(&f.root, "root", "", "directory of persistent files (default "+strconv.Quote(defaultRoot)+")")
+	fs.StringVar(&f.state, "state", "", "directory of files that end with a reboot (default "+strconv.Quote(defaultState)+")")
+	fs.StringVarP(&f.address, "address", "a", "", "socket to serve (default "+strconv.Quote(defaultAddress)+")")
+	fs.StringVarP(&f.logLevel, "log-level", "l", "", "debug, info, warn or error (default \"info\")")
 	cmd.AddCommand(configCommand())
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	return cmd
@@ -94,6 +95,9 @@ func (f flags) load(given func(flag string) bool) (config, error) {
 		if err := set(); err != nil {
 			return c, fmt.Errorf("flag --%s: %w", flag, err)
 		}
+	}
+	if filepath.Clean(c.Root) == filepath.Clean(c.State) {
+		return c, fmt.Errorf("root and state must be two directories, not both %q", c.Root)
 	}
 	return c, c.check()
 }

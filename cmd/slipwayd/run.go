@@ -30,11 +30,13 @@ func run(ctx context.Context, c config, reload func() (config, error)) (err erro
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	signal.Ignore(syscall.SIGPIPE) // a log that nobody reads is no reason to die
 
-	unlock, err := lockRoot(c.Root)
-	if err != nil {
-		return err
+	for _, d := range []struct{ what, dir string }{{"root", c.Root}, {"state", c.State}} {
+		unlock, err := lockDir(d.what, d.dir)
+		if err != nil {
+			return err
+		}
+		defer unlock()
 	}
-	defer unlock()
 	sockets, err := listen(c.Address)
 	if err != nil {
 		return err

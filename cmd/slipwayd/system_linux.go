@@ -18,15 +18,15 @@ func checkPrivileges() error {
 	return nil
 }
 
-// lockRoot makes this the only daemon on a root. The lock ends with the process, however it ends.
-func lockRoot(root string) (unlock func(), err error) {
-	if err := os.MkdirAll(root, 0o711); err != nil {
-		return nil, fmt.Errorf("cannot make the root directory: %w", err)
+// lockDir makes this the only daemon on a directory: root or state, as what names. The lock ends with the process, however it ends.
+func lockDir(what, dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, fmt.Errorf("cannot make the %s directory: %w", what, err)
 	}
-	path := filepath.Join(root, "lock")
+	path := filepath.Join(dir, "lock")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("cannot lock the root directory: %w", err)
+		return nil, fmt.Errorf("cannot lock the %s directory: %w", what, err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer f.Close()
@@ -34,7 +34,7 @@ func lockRoot(root string) (unlock func(), err error) {
 			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
 		}
 		pid, _ := os.ReadFile(path)
-		return nil, fmt.Errorf("another slipwayd (process %s) uses the root %s; stop it or choose another --root", strings.TrimSpace(string(pid)), root)
+		return nil, fmt.Errorf("another slipwayd (process %s) uses the %s %s; stop it or choose another --%[2]s", strings.TrimSpace(string(pid)), what, dir)
 	}
 	// The pid is for the message above; the lock is what counts.
 	if err := f.Truncate(0); err == nil {

@@ -82,19 +82,37 @@ func TestSocketsArePrivateAndOnce(t *testing.T) {
 
 func TestRootIsForOneDaemon(t *testing.T) {
 	root := t.TempDir()
-	unlock, err := lockRoot(root)
+	unlock, err := lockDir("root", root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockRoot(root); err == nil || !strings.Contains(err.Error(), fmt.Sprint("process ", os.Getpid())) {
+	if _, err := lockDir("root", root); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("process %d) uses the root %s; stop it or choose another --root", os.Getpid(), root)) {
 		t.Errorf("a second daemon gets %v", err)
 	}
 	unlock()
-	unlock, err = lockRoot(root)
+	unlock, err = lockDir("root", root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	unlock()
+}
+
+// A state directory is one daemon's too: its shims and fifos are there.
+func TestStateIsForOneDaemon(t *testing.T) {
+	dir := t.TempDir()
+	unlock, err := lockDir("state", filepath.Join(dir, "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	c := defaultConfig()
+	c.Root, c.State, c.Address = filepath.Join(dir, "root"), filepath.Join(dir, "state"), filepath.Join(dir, "sock")
+	if err := run(t.Context(), c, nil); err == nil || !strings.Contains(err.Error(), "uses the state "+c.State) {
+		t.Errorf("a daemon of another root gets %v", err)
+	}
+	if _, err := os.Lstat(c.Address); err == nil {
+		t.Error("it has taken its socket")
+	}
 }
 
 // testDaemon is slipwayd as a process of its own.
