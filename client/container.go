@@ -83,9 +83,9 @@ func (c *Client) CreateContainer(ctx context.Context, o ContainerOptions) (_ *Co
 	})
 	switch {
 	case errdefs.IsAlreadyExists(err):
-		return nil, fmt.Errorf("a container or snapshot named %q is there already; remove it or choose another name: %w", o.ID, err)
+		return nil, fmt.Errorf("a container or snapshot named %q is there already; remove it or choose another name: %w", o.ID, errdefs.ErrAlreadyExists)
 	case errdefs.IsNotFound(err):
-		return nil, fmt.Errorf("image %s is not unpacked for %s; pull it again: %w", o.Image.Image.Name, snapshotter, err)
+		return nil, fmt.Errorf("image %s is not unpacked for %s; pull it again with this snapshotter: %w", o.Image.Image.Name, snapshotter, errdefs.ErrNotFound)
 	case err != nil:
 		return nil, fmt.Errorf("cannot make a root file system for %s: %w", o.ID, err)
 	}

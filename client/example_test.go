@@ -106,7 +106,9 @@ func stopShims(dir string) {
 		if exe, err := os.Readlink(l); err == nil && strings.HasPrefix(exe, dir) {
 			var pid int
 			if _, err := fmt.Sscanf(l, "/proc/%d/exe", &pid); err == nil {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
+				if p, err := os.FindProcess(pid); err == nil {
+					_ = p.Kill()
+				}
 			}
 		}
 	}

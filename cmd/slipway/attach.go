@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/term"
@@ -17,14 +18,17 @@ import (
 // foreground starts a process and stays with it until its end: the terminal is its own, or signals are passed on to it.
 func (a *app) foreground(ctx context.Context, p *client.Process, s client.Streams) (client.Exit, error) {
 	ctx = context.WithoutCancel(ctx) // signals are the process's from here on
-	if s.Terminal {
+	waiting, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	if s.Terminal && s.Stdin != nil {
 		restore, err := a.raw(ctx, p)
 		if err != nil {
+			p.Drain() // takes the fifos away
 			return client.Exit{}, err
 		}
 		defer restore()
 	} else {
-		defer forwardSignals(ctx, p)()
+		defer forwardSignals(ctx, p, giveUp)()
 	}
 	if err := p.Start(ctx); err != nil {
 		return client.Exit{}, err
@@ -32,21 +36,62 @@ func (a *app) foreground(ctx context.Context, p *client.Process, s client.Stream
 	if s.Terminal {
 		a.resize(ctx, p)
 	}
-	exit, err := p.Wait(ctx)
+	exit, err := a.wait(waiting, p)
 	if err != nil {
-		return exit, fmt.Errorf("lost sight of the container, which may still run: %w", err)
+		return exit, &lostSight{err}
 	}
 	p.Drain()
 	return exit, nil
 }
 
-// forwardSignals passes on what asks a program to end, until the answer is called.
-func forwardSignals(ctx context.Context, p *client.Process) (stop func()) {
+// lostSight is a process whose end will not be known here. It may go on.
+type lostSight struct{ error }
+
+func (e *lostSight) Error() string {
+	return "lost sight of the container, which may still run: " + e.error.Error()
+}
+func (e *lostSight) Unwrap() error { return e.error }
+
+// reconnect is how often a daemon that is away is asked again.
+const reconnect = 500 * time.Millisecond
+
+// wait waits for the end of a process, over restarts of the daemon: the process and its streams do not notice them either.
+func (a *app) wait(ctx context.Context, p *client.Process) (client.Exit, error) {
+	for said := false; ; {
+		exit, err := p.Wait(ctx)
+		if err == nil || ctx.Err() == nil && !errdefs.IsUnavailable(err) {
+			return exit, err
+		}
+		if !said && ctx.Err() == nil {
+			said = true
+			fmt.Fprintf(a.err, "slipway: the daemon at %s is away; the container goes on, waiting for the daemon to come back\r\n", a.address)
+		}
+		select {
+		case <-ctx.Done():
+			return exit, context.Cause(ctx)
+		case <-time.After(reconnect):
+		}
+	}
+}
+
+// patience is how many requests to end a process may ignore before it is killed.
+const patience = 3
+
+// forwardSignals passes on what asks a program to end, until the answer is called. Init of a container ignores what it has
+// no handler for, so a user who insists kills it. When not even that can be passed on, giveUp is called.
+func forwardSignals(ctx context.Context, p *client.Process, giveUp context.CancelCauseFunc) (stop func()) {
 	sigs := make(chan os.Signal, 8)
 	signal.Notify(sigs, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	asked := 0
 	return listen(sigs, func(s os.Signal) {
-		if n, ok := s.(syscall.Signal); ok {
-			_ = p.Kill(ctx, uint32(n), false) // it may have ended meanwhile
+		n, _ := s.(syscall.Signal)
+		if asked++; asked >= patience {
+			n = syscall.SIGKILL
+		}
+		within, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		if err := p.Kill(within, uint32(n), false); err != nil && !errdefs.IsNotFound(err) && asked >= patience {
+			giveUp(fmt.Errorf("cannot kill it: %w", err))
 		}
 	})
 }
@@ -55,7 +100,7 @@ func forwardSignals(ctx context.Context, p *client.Process) (stop func()) {
 func (a *app) raw(ctx context.Context, p *client.Process) (restore func(), err error) {
 	in, ok := a.in.(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return nil, errors.New("--tty needs a terminal as standard input: leave it out or run from a terminal")
+		return nil, errors.New("--tty with --interactive needs a terminal as standard input: leave --tty out or run from a terminal")
 	}
 	old, err := term.MakeRaw(int(in.Fd()))
 	if err != nil {

@@ -3,11 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipwayd/slipway/client"
@@ -30,7 +33,7 @@ func TestLogPrinter(t *testing.T) {
 		stdout, stderror string
 	}{
 		"all":        {tail: -1, stdout: "one\ntwo\n", stderror: "oops\n"},
-		"tail":       {tail: 2, stdout: "o\n", stderror: "oops\n"},
+		"tail":       {tail: 2, stdout: "two\n", stderror: "oops\n"},
 		"tail none":  {tail: 0},
 		"timestamps": {tail: -1, stamps: true, stdout: "2026-01-02T03:04:05.000000001Z one\n2026-01-02T03:04:06.000000001Z two\n", stderror: "2026-01-02T03:04:08.000000001Z oops\n"},
 	} {
@@ -91,7 +94,7 @@ func TestLines(t *testing.T) {
 	for _, u := range []client.Progress{{Event: "downloading", Name: name, Total: 1000}, {Event: "downloading", Name: name, Offset: 500, Total: 1000}, {Event: "complete", Name: name}} {
 		p.update(u)
 	}
-	p.finish()
+	p.finish(nil)
 	if want := "layer abababababab: downloading (1kB)\nlayer abababababab: complete\n"; out.String() != want {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}
@@ -136,12 +139,12 @@ func TestMistakes(t *testing.T) {
 		args []string
 		want string
 	}{
-		"no daemon":      {[]string{"ps"}, "Is slipwayd running?"},
+		"no daemon":      {[]string{"ps"}, "is slipwayd running?"},
 		"unknown flag":   {[]string{"ps", "--nope"}, "--nope"},
 		"unknown format": {[]string{"ps", "--format", "xml"}, "neither json nor table"},
 		"no image":       {[]string{"run"}, "at least 1 arg"},
 		"bad signal":     {[]string{"kill", "-s", "NOPE", "x"}, "NOPE"},
-		"bad network":    {[]string{"run", "--network", "mars", "x"}, "Is slipwayd running?"},
+		"bad network":    {[]string{"run", "--network", "mars", "x"}, "is slipwayd running?"},
 		"both -d and -i": {[]string{"run", "-d", "-i", "x"}, "exclude each other"},
 		"bad pull":       {[]string{"run", "--pull", "maybe", "x"}, "none of always, missing, never"},
 		"bad name":       {[]string{"pull", "UPPER/x:::"}, "UPPER"},
@@ -153,9 +156,46 @@ func TestMistakes(t *testing.T) {
 			if code != exitDaemon || !strings.Contains(errs.String(), tc.want) {
 				t.Errorf("exit code %d, %q; want %d and something of %q", code, errs.String(), exitDaemon, tc.want)
 			}
-			if n := strings.Count(errs.String(), "\n"); n > 2 {
+			if n := strings.Count(errs.String(), "\n"); n > 1 {
 				t.Errorf("%d lines for one mistake: %q", n, errs.String())
 			}
 		})
+	}
+}
+
+func TestExplainStart(t *testing.T) {
+	const head = `cannot create the task of a: cannot create container "default+a": unable to start container process: `
+	for text, want := range map[string]struct {
+		kind error
+		code int
+		text string
+	}{
+		head + `error during container init: exec: "no": executable file not found in $PATH`: {errdefs.ErrInvalidArgument, 127, `cannot run "no" in a: executable file not found in $PATH`},
+		head + `exec: "/no": stat /no: no such file or directory`:                            {errdefs.ErrInvalidArgument, 127, `cannot run "/no" in a: stat /no: no such file or directory`},
+		head + `exec: "/etc/passwd": permission denied`:                                      {errdefs.ErrInvalidArgument, 126, `cannot run "/etc/passwd" in a: permission denied`},
+		head + `error during container init: mkdir /etc/passwd: not a directory`:             {errors.New("invalid argument"), 125, "cannot start a: mkdir /etc/passwd: not a directory: invalid argument"},
+		"lease expired": {errdefs.ErrNotFound, 125, "lease expired"},
+	} {
+		var errs bytes.Buffer
+		a := &app{err: &errs}
+		if code := a.report(t.Context(), explainStart(fmt.Errorf("%s: %w", text, want.kind), "a")); code != want.code || errs.String() != "slipway: "+want.text+"\n" {
+			t.Errorf("%s:\ngot %d, %q", text, code, errs.String())
+		}
+	}
+	if err := explainStart(nil, "a"); err != nil {
+		t.Error(err)
+	}
+}
+
+// Each of several errors is a line, without the word that is for programs.
+func TestReport(t *testing.T) {
+	var errs bytes.Buffer
+	a := &app{err: &errs}
+	err := errors.Join(fmt.Errorf("a: it is running: %w", errdefs.ErrFailedPrecondition), fmt.Errorf("cannot find b: %w", errdefs.ErrNotFound))
+	if code := a.report(t.Context(), err); code != exitDaemon || errs.String() != "slipway: a: it is running\nslipway: cannot find b\n" {
+		t.Errorf("got %d, %q", code, errs.String())
+	}
+	if code := a.report(t.Context(), errors.Join(nil, exitCode(3))); code != 3 {
+		t.Errorf("the container's exit code became %d", code)
 	}
 }

@@ -201,11 +201,17 @@ func (a *app) rmCmd() *cobra.Command {
 		Use: "rm CONTAINER...", Short: "Delete containers that do not run, with their files and logs", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(func(c *client.Client) error {
-				return a.each(args, func(id string) error { return remove(cmd.Context(), c, id, force) })
+				return a.each(args, func(id string) error {
+					err := remove(cmd.Context(), c, id, force)
+					if force && errdefs.IsNotFound(err) {
+						return nil
+					}
+					return err
+				})
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill what runs")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill what runs; what is not there is no error")
 	return cmd
 }
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -50,13 +52,17 @@ func (a *app) execCmd() *cobra.Command {
 					return err
 				}
 				if e.detach {
-					return proc.Start(cmd.Context())
+					if err = proc.Start(cmd.Context()); err != nil {
+						return discard(cmd.Context(), proc, explainStart(err, ct.ID))
+					}
+					return nil
 				}
 				exit, err := a.foreground(cmd.Context(), proc, s)
-				if _, derr := proc.Delete(cmd.Context()); err == nil && derr != nil && !errdefs.IsNotFound(derr) {
-					err = derr
+				var lost *lostSight
+				if errors.As(err, &lost) {
+					return err
 				}
-				if err == nil && exit.Code != 0 {
+				if err = discard(cmd.Context(), proc, explainStart(err, ct.ID)); err == nil && exit.Code != 0 {
 					err = exitCode(exit.Code)
 				}
 				return err
@@ -72,6 +78,15 @@ func (a *app) execCmd() *cobra.Command {
 	f.StringVarP(&e.workdir, "workdir", "w", "", "working directory instead of the container's")
 	f.StringArrayVarP(&e.env, "env", "e", nil, "KEY=VALUE")
 	return cmd
+}
+
+// discard frees a process, also one that did not start, and answers err or else what that failed with.
+func discard(ctx context.Context, p *client.Process, err error) error {
+	_, derr := p.Delete(context.WithoutCancel(ctx)) // an interrupt was for the process
+	if err == nil && !errdefs.IsNotFound(derr) {
+		err = derr
+	}
+	return err
 }
 
 // process is the container's own with another command line.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,7 +37,7 @@ func (a *app) pullCmd() *cobra.Command {
 			return a.with(func(c *client.Client) error {
 				img, err := a.pull(cmd.Context(), c, args[0], quiet, o)
 				if err == nil {
-					fmt.Fprintln(a.out, img.Name+"@"+img.Target.Digest.String())
+					fmt.Fprintln(a.out, pinned(img))
 				}
 				return err
 			})
@@ -51,16 +52,24 @@ func (a *app) pullCmd() *cobra.Command {
 	return cmd
 }
 
+// pinned is the image's name with its digest.
+func pinned(img client.Image) string {
+	if strings.HasSuffix(img.Name, "@"+img.Target.Digest.String()) {
+		return img.Name
+	}
+	return img.Name + "@" + img.Target.Digest.String()
+}
+
 // pull fetches ref and shows how far it is.
 func (a *app) pull(ctx context.Context, c *client.Client, ref string, quiet bool, o client.PullOptions) (client.Image, error) {
 	show := newProgress(a.err, quiet)
 	o.Progress = show.update
 	img, err := c.Pull(ctx, ref, o)
-	show.finish()
-	if err != nil {
-		return img, fmt.Errorf("cannot pull %s: %w", ref, err)
+	show.finish(err)
+	if errdefs.IsNotFound(err) {
+		err = fmt.Errorf("%w (are its name and tag right?)", err)
 	}
-	return img, nil
+	return img, err
 }
 
 type imageRow struct {
@@ -109,7 +118,8 @@ func (a *app) imagesCmd() *cobra.Command {
 }
 
 func (a *app) rmiCmd() *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	cmd := &cobra.Command{
 		Use: "rmi IMAGE...", Short: "Remove images; space is freed when nothing else uses it", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(func(c *client.Client) error {
@@ -118,11 +128,25 @@ func (a *app) rmiCmd() *cobra.Command {
 					if err != nil {
 						return err
 					}
+					if err := unused(cmd.Context(), c, img.Name); err != nil && !force {
+						return err
+					}
 					return c.DeleteImage(cmd.Context(), img.Name, true)
 				})
 			})
 		},
 	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "also when containers use it; they keep their files")
+	return cmd
+}
+
+// unused is FailedPrecondition for an image of a container.
+func unused(ctx context.Context, c *client.Client, image string) error {
+	users, err := c.Containers(ctx, "image=="+strconv.Quote(image))
+	if err != nil || len(users) == 0 {
+		return err
+	}
+	return fmt.Errorf("container %s uses it: remove that first or use --force: %w", users[0].ID, errdefs.ErrFailedPrecondition)
 }
 
 // findImage looks an image up as a user names it.

@@ -58,40 +58,68 @@ type logPrinter struct {
 	out, err io.Writer
 	stamps   bool
 	inLine   map[string]bool // stream -> its last record was partial
+	buffer   *bufio.Writer   // of what goes to the writer to
+	to       io.Writer
+	failed   error
 }
 
 // logPoll is how often a log is looked at for more.
 const logPoll = 100 * time.Millisecond
 
-// print shows the last tail records and, while more says so, what is added.
+// print shows the last tail lines and, while more says so, what is added.
 func (p *logPrinter) print(ctx context.Context, f *os.File, tail int, more func() bool) error {
 	p.inLine = map[string]bool{}
 	r := bufio.NewReaderSize(f, 64<<10)
-	var last []string // ring of the records to show at first
-	var rest string   // of a record that is still being written
+	last := lastLines{n: tail, open: map[string]*logLine{}}
+	var rest string // of a record that is still being written
 	live := tail < 0
 	for {
-		line, err := r.ReadString('\n')
-		rest += line
+		text, err := r.ReadString('\n')
+		rest += text
 		switch {
 		case err == nil && live:
 			p.record(rest)
 			rest = ""
 		case err == nil:
-			last = append(last, rest)
-			last = last[max(0, len(last)-tail):]
+			last.add(rest)
 			rest = ""
 		case !errors.Is(err, io.EOF):
 			return fmt.Errorf("cannot read the log: %w", err)
 		default:
-			for _, l := range last {
-				p.record(l)
+			for _, l := range last.lines {
+				for _, record := range *l {
+					p.record(record)
+				}
 			}
-			last, live = nil, true
-			if !p.wait(ctx, r, more) {
-				return nil
+			last.lines, live = nil, true
+			if err := p.flush(); err != nil || !p.wait(ctx, r, more) {
+				return err
 			}
 		}
+	}
+}
+
+// logLine is the records of one line.
+type logLine []string
+
+// lastLines keeps the last n lines of a log.
+type lastLines struct {
+	n     int
+	lines []*logLine
+	open  map[string]*logLine // stream -> its line that goes on
+}
+
+func (l *lastLines) add(record string) {
+	_, stream, tag, _ := fields(record)
+	line := l.open[stream]
+	if line == nil {
+		line = &logLine{}
+		l.lines = append(l.lines, line)
+		l.lines = l.lines[max(0, len(l.lines)-l.n):]
+	}
+	*line = append(*line, record)
+	if l.open[stream] = nil; tag == "P" {
+		l.open[stream] = line
 	}
 }
 
@@ -110,23 +138,43 @@ func (p *logPrinter) wait(ctx context.Context, r *bufio.Reader, more func() bool
 	}
 }
 
-func (p *logPrinter) record(line string) {
-	fields := strings.SplitN(line, " ", 4)
-	if len(fields) < 4 {
-		fmt.Fprint(p.out, line)
-		return
+// fields are those of a record; one that is not CRI's is all text.
+func fields(record string) (stamp, stream, tag, text string) {
+	f := strings.SplitN(record, " ", 4)
+	if len(f) < 4 {
+		return "", "", "", record
 	}
-	stamp, stream, tag, text := fields[0], fields[1], fields[2], fields[3]
+	return f[0], f[1], f[2], f[3]
+}
+
+func (p *logPrinter) record(line string) {
+	stamp, stream, tag, text := fields(line)
 	w := p.out
 	if stream == "stderr" {
 		w = p.err
 	}
-	if p.stamps && !p.inLine[stream] {
+	if p.stamps && !p.inLine[stream] && stamp != "" {
 		text = stamp + " " + text
 	}
 	p.inLine[stream] = tag == "P"
 	if tag == "P" {
 		text = strings.TrimSuffix(text, "\n")
 	}
-	fmt.Fprint(w, text)
+	if p.buffer == nil {
+		p.buffer = bufio.NewWriterSize(nil, 64<<10)
+	}
+	if w != p.to { // the order between the streams is kept
+		p.failed = errors.Join(p.failed, p.flush())
+		p.to = w
+		p.buffer.Reset(w)
+	}
+	_, _ = p.buffer.WriteString(text) // flush tells
+}
+
+// flush writes what was printed so far.
+func (p *logPrinter) flush() error {
+	if p.to == nil || p.failed != nil {
+		return p.failed
+	}
+	return p.buffer.Flush()
 }

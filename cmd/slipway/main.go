@@ -10,24 +10,14 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
-	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/slipwayd/slipway/client"
 )
 
 var version = "dev" // set by the linker
-
-// exitDaemon is the exit code when the failure is Slipway's and not the container's, as docker has it.
-const exitDaemon = 125
-
-// exitCode is an error that only sets the exit code: the process in the container ended with it.
-type exitCode uint32
-
-func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", uint32(e)) }
 
 // app is what every command shares.
 type app struct {
@@ -50,22 +40,7 @@ func execute(ctx context.Context, args []string, a *app) int {
 	root.SetArgs(args)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	err := root.ExecuteContext(ctx)
-	var code exitCode
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &code):
-		return int(code)
-	case ctx.Err() != nil && errors.Is(err, context.Canceled), ctx.Err() != nil && errdefs.IsCanceled(err):
-		fmt.Fprintln(a.err, "slipway: interrupted")
-		return 130
-	case errdefs.IsUnavailable(err) && strings.Contains(err.Error(), "connection error:"): // gRPC's, not a registry's
-		fmt.Fprintf(a.err, "slipway: cannot reach the daemon at %s: %v\nIs slipwayd running? Start it, or name its socket with --address or SLIPWAY_ADDRESS.\n", a.address, err)
-	default:
-		fmt.Fprintf(a.err, "slipway: %v\n", err)
-	}
-	return exitDaemon
+	return a.report(ctx, root.ExecuteContext(ctx))
 }
 
 func (a *app) root() *cobra.Command {
@@ -82,7 +57,20 @@ func (a *app) root() *cobra.Command {
 		a.runCmd(), a.execCmd(), a.psCmd(), a.logsCmd(), a.stopCmd(), a.killCmd(), a.rmCmd(),
 		a.inspectCmd(), a.infoCmd(), a.versionCmd(),
 	)
+	cmd.SetFlagErrorFunc(helpful)
+	for _, sub := range cmd.Commands() {
+		check := sub.Args
+		sub.Args = func(cmd *cobra.Command, args []string) error { return helpful(cmd, check(cmd, args)) }
+	}
 	return cmd
+}
+
+// helpful adds to a mistake in the command line where the right form is found.
+func helpful(cmd *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 }
 
 func envOr(name, otherwise string) string {

@@ -17,7 +17,7 @@ import (
 // progress shows a transfer: bars on a terminal, a line for each change of state elsewhere.
 type progress interface {
 	update(client.Progress)
-	finish()
+	finish(err error)
 }
 
 func newProgress(w io.Writer, quiet bool) progress {
@@ -33,7 +33,7 @@ func newProgress(w io.Writer, quiet bool) progress {
 type silent struct{}
 
 func (silent) update(client.Progress) {}
-func (silent) finish()                {}
+func (silent) finish(error)           {}
 
 // part is what a user calls a piece of an image: its kind and the beginning of its digest.
 func part(p client.Progress) string {
@@ -70,7 +70,7 @@ func (l *lines) update(p client.Progress) {
 	fmt.Fprintf(l.w, "%s: %s\n", name, p.Event)
 }
 
-func (l *lines) finish() {}
+func (l *lines) finish(error) {}
 
 // bars draws one bar for each part.
 type bars struct {
@@ -92,12 +92,14 @@ func (b *bars) update(p client.Progress) {
 	have := b.parts[name]
 	if have == nil {
 		have = &bar{}
-		have.Bar = b.p.AddBar(0,
-			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
-			mpb.AppendDecorators(
-				decor.Any(func(decor.Statistics) string { return have.event }, decor.WCSyncSpaceR),
-				decor.CountersKiloByte("% .1f / % .1f", decor.WCSyncSpace),
-			))
+		event := decor.Any(func(decor.Statistics) string { return have.event }, decor.WCSyncSpaceR)
+		if len(p.Parents) == 0 { // the image: a line without a bar
+			have.Bar = b.p.New(0, mpb.NopStyle(), mpb.PrependDecorators(decor.Name(name+" ")), mpb.AppendDecorators(event))
+		} else {
+			have.Bar = b.p.AddBar(0,
+				mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
+				mpb.AppendDecorators(event, decor.CountersKiloByte("% .1f / % .1f", decor.WCSyncSpace)))
+		}
 		b.parts[name] = have
 	}
 	have.event = p.Event
@@ -113,9 +115,14 @@ func (b *bars) update(p client.Progress) {
 	}
 }
 
-func (b *bars) finish() {
+// finish leaves the bars as they are after a failure.
+func (b *bars) finish(err error) {
 	for _, have := range b.parts {
-		have.SetTotal(max(have.total, 1), true)
+		if err != nil {
+			have.Abort(false)
+		} else {
+			have.SetTotal(max(have.total, 1), true)
+		}
 	}
 	b.p.Wait()
 }

@@ -45,7 +45,7 @@ func (a *app) runCmd() *cobra.Command {
 	f.SetInterspersed(false) // what follows the image is the container's
 	f.BoolVarP(&r.interactive, "interactive", "i", false, "pass standard input on")
 	f.BoolVarP(&r.tty, "tty", "t", false, "give it a terminal")
-	f.BoolVarP(&r.detach, "detach", "d", false, "run in the background, print the id; output goes to `slipway logs`")
+	f.BoolVarP(&r.detach, "detach", "d", false, "run in the background and print the id; see slipway logs")
 	f.BoolVar(&r.rm, "rm", false, "delete the container when it ends")
 	f.StringVar(&r.name, "name", "", "id of the container, made up if empty")
 	f.StringArrayVarP(&r.env, "env", "e", nil, "KEY=VALUE, or KEY to pass on")
@@ -114,18 +114,21 @@ func (a *app) startContainer(ctx context.Context, c *client.Client, ct *client.C
 	cleanup := context.WithoutCancel(ctx) // an interrupt must not leave half of a container
 	task, err := ct.NewTask(ctx, s)
 	if err != nil {
-		return errors.Join(err, remove(cleanup, c, ct.ID, true))
+		return errors.Join(explainStart(err, ct.ID), remove(cleanup, c, ct.ID, true))
 	}
 	if r.detach {
 		if err := task.Start(ctx); err != nil {
-			return errors.Join(err, remove(cleanup, c, ct.ID, true))
+			return errors.Join(explainStart(err, ct.ID), remove(cleanup, c, ct.ID, true))
 		}
 		fmt.Fprintln(a.out, ct.ID)
 		return nil
 	}
 	exit, err := a.foreground(ctx, &task.Process, s)
-	if err != nil {
-		return errors.Join(err, remove(cleanup, c, ct.ID, true))
+	var lost *lostSight
+	if errors.As(err, &lost) {
+		return err
+	} else if err != nil {
+		return errors.Join(explainStart(err, ct.ID), remove(cleanup, c, ct.ID, true))
 	}
 	if r.rm {
 		if _, err := task.Delete(cleanup); err != nil && !errdefs.IsNotFound(err) {
@@ -149,7 +152,10 @@ func (a *app) imageForRun(ctx context.Context, c *client.Client, ref, policy str
 	}
 	if policy != "always" {
 		img, err := findImage(ctx, c, ref)
-		if err == nil || !errdefs.IsNotFound(err) || policy == "never" {
+		if errdefs.IsNotFound(err) && policy == "never" {
+			return img, fmt.Errorf("image %s is not here; slipway pull it, or leave out --pull never: %w", ref, errdefs.ErrNotFound)
+		}
+		if err == nil || !errdefs.IsNotFound(err) {
 			return img, err
 		}
 	}
@@ -168,8 +174,12 @@ func (r runFlags) specOpts(img client.ImageDetail, hasEntrypoint bool, args []st
 	}
 	opts := []spec.Opt{spec.Hostname(hostname), spec.Env(env...)}
 	add := func(o spec.Opt) { opts = append(opts, o) }
+	argv := r.argv(img, hasEntrypoint, args)
+	if len(argv) == 0 {
+		return nil, fmt.Errorf("nothing to run: name a command after %s", img.Image.Name)
+	}
 	if hasEntrypoint || len(args) > 0 {
-		add(spec.Args(r.argv(img, hasEntrypoint, args)...))
+		add(spec.Args(argv...))
 	}
 	if r.tty {
 		add(spec.Terminal())
@@ -195,6 +205,9 @@ func (r runFlags) specOpts(img client.ImageDetail, hasEntrypoint bool, args []st
 		if err != nil {
 			return nil, err
 		}
+		if _, err := os.Stat(m.Source); err != nil {
+			return nil, fmt.Errorf("volume %q: make its source first: %w", v, err)
+		}
 		add(spec.Mounts(m))
 	}
 	switch r.network {
@@ -211,8 +224,10 @@ func (r runFlags) specOpts(img client.ImageDetail, hasEntrypoint bool, args []st
 // argv is the entrypoint, the flag's or the image's, and then the arguments.
 func (r runFlags) argv(img client.ImageDetail, hasEntrypoint bool, args []string) []string {
 	switch {
+	case !hasEntrypoint && len(args) == 0:
+		return slices.Concat(img.Config.Config.Entrypoint, img.Config.Config.Cmd)
 	case !hasEntrypoint:
-		return append(slices.Clone(img.Config.Config.Entrypoint), args...)
+		return slices.Concat(img.Config.Config.Entrypoint, args)
 	case r.entrypoint == "":
 		return args
 	default:
