@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"testing"
 
 	streamingapi "github.com/containerd/containerd/api/services/streaming/v1"
@@ -19,6 +20,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
+
+	records "github.com/slipwayd/slipway/metadata"
 )
 
 // streamPair opens a stream as a client does and claims it as a transfer does.
@@ -321,12 +324,14 @@ func TestProgressKeepsTheNewestOfEachName(t *testing.T) {
 	client, s := streamPair(t, newStreamTable(), "progress")
 	p := &progressStream{
 		s: s, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		pending: map[string]*transfertypes.Progress{}, refs: map[digest.Digest]string{},
+		pending: map[string]int{}, refs: map[digest.Digest]string{},
 	}
+	p.status("Pulling")
+	p.put(&transfertypes.Progress{Name: "image", Event: "fetching"})
 	for i := range int64(1000) {
 		p.put(&transfertypes.Progress{Name: "layer", Event: "downloading", Progress: i})
 	}
-	p.status("Completed %s", "it")
+	p.completed([]records.Image{{Name: "image"}}, "Completed %s", "it")
 	go p.run()
 	go p.close()
 	var got []string
@@ -347,7 +352,8 @@ func TestProgressKeepsTheNewestOfEachName(t *testing.T) {
 			t.Errorf("layer at %d, want the newest", m.Progress)
 		}
 	}
-	if len(got) != 2 || got[0] != "layer:downloading" || got[1] != ":Completed it" {
+	// A name comes before its parts, and the end after all.
+	if want := []string{":Pulling", "image:fetching", "layer:downloading", "image:saved", ":Completed it"}; !slices.Equal(got, want) {
 		t.Errorf("client got %q", got)
 	}
 }

@@ -116,8 +116,7 @@ func (s *transferServer) pull(ctx context.Context, sc engine.Scope, src *transfe
 	if err != nil {
 		return err
 	}
-	progress.saved(images)
-	progress.status("Completed pull from OCI Registry (%s)", src.Reference)
+	progress.completed(images, "Completed pull from OCI Registry (%s)", src.Reference)
 	return nil
 }
 

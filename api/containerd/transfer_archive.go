@@ -30,7 +30,7 @@ func (s *transferServer) push(ctx context.Context, sc engine.Scope, src *transfe
 	if err != nil {
 		return err
 	}
-	progress.status("Completed push to OCI Registry (%s)", dst.Reference)
+	progress.completed(nil, "Completed push to OCI Registry (%s)", dst.Reference)
 	return nil
 }
 
@@ -53,8 +53,7 @@ func (s *transferServer) importArchive(ctx context.Context, sc engine.Scope, src
 	if err != nil {
 		return err
 	}
-	progress.saved(images)
-	progress.status("Completed import")
+	progress.completed(images, "Completed import")
 	return nil
 }
 
@@ -78,7 +77,7 @@ func (s *transferServer) export(ctx context.Context, sc engine.Scope, src *trans
 		return err
 	}
 	w.drain()
-	progress.status("Completed export")
+	progress.completed(nil, "Completed export")
 	return nil
 }
 

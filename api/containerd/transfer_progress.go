@@ -27,15 +27,15 @@ type progressStream struct {
 
 	mu      sync.Mutex
 	ended   bool
-	order   []string // names that have something to send
-	pending map[string]*transfertypes.Progress
+	queue   []*transfertypes.Progress
+	pending map[string]int           // where in the queue the message of a name is
 	refs    map[digest.Digest]string // names of the parts seen, for their children
 	root    string                   // the client's name for the whole image
 	whole   string                   // package image's name for it
 }
 
 func (s *transferServer) openProgress(sc engine.Scope, id string) (*progressStream, error) {
-	p := &progressStream{pending: map[string]*transfertypes.Progress{}, refs: map[digest.Digest]string{}}
+	p := &progressStream{pending: map[string]int{}, refs: map[digest.Digest]string{}}
 	if id == "" {
 		return p, nil
 	}
@@ -60,11 +60,16 @@ func (p *progressStream) rename(name string) {
 	p.mu.Unlock()
 }
 
-// saved reports the records that were written.
-func (p *progressStream) saved(images []metadata.Image) {
+// completed reports the records that were written, and last that all is done: news that takes no place of an older one in
+// the queue, but comes after everything.
+func (p *progressStream) completed(images []metadata.Image, format string, args ...any) {
+	p.mu.Lock()
+	clear(p.pending)
+	p.mu.Unlock()
 	for _, img := range images {
 		p.put(&transfertypes.Progress{Event: "saved", Name: img.Name, Desc: descriptorToWire(img.Target)})
 	}
+	p.status(format, args...)
 }
 
 // progressEvents are the words that clients (ctr, nerdctl) know.
@@ -113,10 +118,12 @@ func (p *progressStream) put(msg *transfertypes.Progress) {
 		return
 	}
 	p.mu.Lock()
-	if _, ok := p.pending[msg.Name]; !ok {
-		p.order = append(p.order, msg.Name)
+	if at, ok := p.pending[msg.Name]; ok {
+		p.queue[at] = msg
+	} else {
+		p.pending[msg.Name] = len(p.queue)
+		p.queue = append(p.queue, msg)
 	}
-	p.pending[msg.Name] = msg
 	p.mu.Unlock()
 	select {
 	case p.wake <- struct{}{}:
@@ -124,14 +131,11 @@ func (p *progressStream) put(msg *transfertypes.Progress) {
 	}
 }
 
-// take empties what is pending, in the order in which the names came up.
+// take empties the queue, in the order in which the names came up: parents before their children.
 func (p *progressStream) take() (batch []*transfertypes.Progress, ended bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, name := range p.order {
-		batch = append(batch, p.pending[name])
-	}
-	p.order = nil
+	batch, p.queue = p.queue, nil
 	clear(p.pending)
 	return batch, p.ended
 }

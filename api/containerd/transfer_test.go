@@ -82,7 +82,7 @@ func TestImportedNames(t *testing.T) {
 func TestProgressOfParts(t *testing.T) {
 	p := &progressStream{
 		s: &stream{}, wake: make(chan struct{}, 1),
-		pending: map[string]*transfertypes.Progress{}, refs: map[digest.Digest]string{},
+		pending: map[string]int{}, refs: map[digest.Digest]string{},
 	}
 	p.rename("mine")
 	manifest := ocispec.Descriptor{Digest: digest.FromString("manifest"), Size: 10}
