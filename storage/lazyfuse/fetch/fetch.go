@@ -59,7 +59,7 @@ type Options struct {
 	MinRange, MaxRange int64
 	// Memory is how many bytes may wait for their readers, under way or kept for the next read. Default 32 MiB.
 	Memory int64
-	// Backoff is the first pause after a failure; it doubles up to 50 times as much. Default 100 ms.
+	// Backoff is the first pause after a failure; it doubles up to 32 times as much. Default 100 ms.
 	Backoff time.Duration
 }
 
@@ -215,27 +215,41 @@ func (b *Blob) readSome(ctx context.Context, class Class, p []byte, off int64) (
 	piece := b.find(class, off, int64(len(p)))
 	piece.join(class, off+int64(len(p)))
 	defer piece.leave()
-	for piece.have <= off-piece.off {
-		if piece.err != nil {
-			return 0, piece.err
+	p = p[:min(int64(len(p)), piece.end-off)]
+	for n := 0; ; {
+		at := off - piece.off + int64(n)
+		if err := piece.await(ctx, at); err != nil {
+			return 0, err
 		}
-		changed := piece.changed
+		buffers, have := piece.buffers, piece.have
+		s.mu.Unlock() // what has come does not change any more
+		got := copyBlocks(p[n:], buffers, at, have)
+		s.mu.Lock()
+		s.counters[class].Served += int64(got)
+		if n += got; n == len(p) {
+			return n, nil
+		}
+	}
+}
+
+// await waits for the byte at off in the piece. The caller holds the scheduler's lock and is counted in.
+func (p *piece) await(ctx context.Context, off int64) error {
+	s := p.blob.s
+	for p.have <= off {
+		if p.err != nil {
+			return p.err
+		}
+		changed := p.changed
 		s.mu.Unlock()
 		select {
 		case <-changed:
 			s.mu.Lock()
 		case <-ctx.Done():
 			s.mu.Lock()
-			return 0, piece.late(ctx)
+			return p.late(ctx)
 		}
 	}
-	// What has come does not change any more.
-	buffers, have := piece.buffers, piece.have
-	s.mu.Unlock()
-	n := copyBlocks(p, buffers, off-piece.off, have)
-	s.mu.Lock()
-	s.counters[class].Served += int64(n)
-	return n, nil
+	return nil
 }
 
 // stream is a place where a read ended; the next read goes on there, with a larger range.

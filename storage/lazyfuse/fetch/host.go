@@ -246,6 +246,10 @@ func (h *host) failed(p *piece, err error) {
 		}
 		h.holdOff(now, p.class, after)
 	}
+	if p.have == 0 { // others can use the memory meanwhile
+		p.recycle()
+		p.release()
+	}
 	h.queue = append(h.queue, p)
 }
 
