@@ -96,8 +96,7 @@ func (a *assembler) search(spans []span) label {
 
 // spans divides all numbers by what happens to them.
 func (s *section) spans(unmatched uint32) []span {
-	rules := slices.Clone(s.rules)
-	slices.SortStableFunc(rules, func(a, b rule) int { return int(a.number) - int(b.number) })
+	rules := s.sorted()
 	spans := []span{{ret: unmatched}}
 	add := func(n span) {
 		last := &spans[len(spans)-1]
@@ -125,4 +124,19 @@ func (s *section) spans(unmatched uint32) []span {
 		rules = rules[same:]
 	}
 	return spans
+}
+
+// sorted returns the rules by number, those of one number in the order in which they were added. It sorts words, not rules:
+// this is most of the time that a large profile takes.
+func (s *section) sorted() []rule {
+	keys := make([]uint64, len(s.rules))
+	for i, r := range s.rules {
+		keys[i] = uint64(r.number)<<32 | uint64(i)
+	}
+	slices.Sort(keys)
+	rules := make([]rule, len(keys))
+	for i, k := range keys {
+		rules[i] = s.rules[uint32(k)]
+	}
+	return rules
 }

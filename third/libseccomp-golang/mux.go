@@ -19,8 +19,11 @@ func (s *section) expand(name int, r rule) iter.Seq[rule] {
 			return
 		}
 		through, sub := multiplexed(names[name])
-		i, _ := find(through)
-		if sub == 0 || s.numbers[i] < 0 {
+		if sub == 0 {
+			return
+		}
+		i, ok := find(through)
+		if !ok || s.numbers[i] < 0 {
 			return
 		}
 		conds := []ScmpCondition{{Argument: 0, Op: CompareEqual, Operand1: sub}}
