@@ -91,11 +91,18 @@ func TestLines(t *testing.T) {
 	var out bytes.Buffer
 	p := newProgress(&out, false)
 	name := "layer-sha256:" + strings.Repeat("ab", 32)
-	for _, u := range []client.Progress{{Event: "downloading", Name: name, Total: 1000}, {Event: "downloading", Name: name, Offset: 500, Total: 1000}, {Event: "complete", Name: name}} {
+	for _, u := range []client.Progress{
+		{Event: "fetching image content", Name: "image"},
+		{Event: "downloading", Name: name, Total: 1000, Parents: []string{"image"}},
+		{Event: "downloading", Name: name, Offset: 500, Total: 1000, Parents: []string{"image"}},
+		{Event: "complete", Name: "image"},
+		{Event: "complete", Name: name, Parents: []string{"image"}},
+		{Event: "saved", Name: "image"},
+	} {
 		p.update(u)
 	}
 	p.finish(nil)
-	if want := "layer abababababab: downloading (1kB)\nlayer abababababab: complete\n"; out.String() != want {
+	if want := "image: fetching image content\nlayer abababababab: downloading (1kB)\nlayer abababababab: complete\nimage: saved\n"; out.String() != want {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}
 }

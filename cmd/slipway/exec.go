@@ -36,6 +36,9 @@ func (a *app) execCmd() *cobra.Command {
 				if task == nil {
 					return fmt.Errorf("container %s is not running: %w", args[0], errdefs.ErrFailedPrecondition)
 				}
+				if st, err := task.Status(cmd.Context()); err == nil && st.State == "paused" {
+					return fmt.Errorf("container %s is paused: %w", args[0], errdefs.ErrFailedPrecondition)
+				}
 				p, err := e.process(ct, task, args[1:])
 				if err != nil {
 					return err

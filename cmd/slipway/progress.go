@@ -55,7 +55,7 @@ type lines struct {
 
 func (l *lines) update(p client.Progress) {
 	name := part(p)
-	if l.state[name] == p.Event {
+	if l.state[name] == p.Event || len(p.Parents) == 0 && p.Event == "complete" { // of the image: "saved" follows
 		return
 	}
 	l.state[name] = p.Event
