@@ -430,14 +430,66 @@ func TestConcurrent(t *testing.T) {
 	if st := c.Stats(); st.Bytes != sum || st.Idle != sum || st.Evicted == 0 {
 		t.Errorf("%+v, counted %d", st, sum)
 	}
-	open := 0
-	for _, e := range c.entries {
-		if e.file != nil {
-			open++
+}
+
+// TestOpenFiles touches many contents: few descriptors stay open, and all can be read.
+func TestOpenFiles(t *testing.T) {
+	c := open(t, t.TempDir(), Options{OpenFiles: 4})
+	var entries []*Entry
+	for i := range 40 {
+		e := acquire(t, c, fmt.Sprint(i), 100)
+		write(t, e, fmt.Sprint(i), 0, 100)
+		entries = append(entries, e)
+	}
+	if err := c.Sync(); err != nil { // until then they stay open
+		t.Fatal(err)
+	}
+	for i := range 3 { // those used since the last look stay once
+		write(t, acquire(t, c, fmt.Sprint("more", i), 100), fmt.Sprint("more", i), 0, 100)
+	}
+	for round := range 2 {
+		open := 0
+		for _, e := range c.entries {
+			if e.file != nil {
+				open++
+			}
+		}
+		if open > 4+3 {
+			t.Errorf("round %d: %d descriptors open", round, open)
+		}
+		for i, e := range entries {
+			if n := check(t, e, fmt.Sprint(i)); n != 100 {
+				t.Errorf("%d bytes of %d", n, i)
+			}
 		}
 	}
-	if open > 30 {
-		t.Errorf("%d descriptors open", open)
+}
+
+// TestSyncsBehind has writers wait for a sync when many are due, and give up when that does not help.
+func TestSyncsBehind(t *testing.T) {
+	c := open(t, t.TempDir(), Options{})
+	e := acquire(t, c, "a", 100)
+	for _, after := range []int{maxUnsynced, maxUnsynced - 1} {
+		c.dirtyMu.Lock()
+		c.inSync = maxUnsynced
+		c.dirtyMu.Unlock()
+		result := make(chan error)
+		go func() {
+			_, err := e.WriteAt(body("a", 100), 0)
+			result <- err
+		}()
+		<-c.hurry // it is about to wait
+		c.dirtyMu.Lock()
+		c.inSync = after
+		c.dirtyRoom.Broadcast()
+		c.dirtyMu.Unlock()
+		if err := <-result; errors.Is(err, ErrNoSpace) != (after == maxUnsynced) {
+			t.Errorf("%d due: %v", after, err)
+		}
+	}
+	c.inSync = 0
+	if n := check(t, e, "a"); n != 100 {
+		t.Errorf("%d bytes", n)
 	}
 }
 

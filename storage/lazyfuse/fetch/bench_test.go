@@ -22,12 +22,13 @@ func BenchmarkKept(b *testing.B) {
 // BenchmarkSequential reads a blob from front to back, as much as a fetcher in memory gives.
 func BenchmarkSequential(b *testing.B) {
 	f := newSource(64 * mib)
+	desc := f.desc()
 	p := make([]byte, mib)
 	b.SetBytes(int64(len(f.data)))
 	b.ReportAllocs()
 	for b.Loop() {
 		s := New(Options{})
-		blob := s.Blob("registry", f.desc(), f)
+		blob := s.Blob("registry", desc, f)
 		for off := 0; off < len(f.data); off += len(p) {
 			if err := blob.ReadAt(context.Background(), Foreground, p, int64(off)); err != nil {
 				b.Fatal(err)
