@@ -1,0 +1,225 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/slipwayd/slipway/storage/lazyfuse/index"
+	"github.com/slipwayd/slipway/storage/lazyfuse/server/control"
+	"github.com/slipwayd/slipway/storage/lazyfuse/server/keeper"
+	"github.com/slipwayd/slipway/testsuite"
+	"github.com/slipwayd/slipway/testsuite/ociimage"
+	"github.com/slipwayd/slipway/testsuite/registry"
+)
+
+// TestMain is also the binary that the tests run.
+func TestMain(m *testing.M) {
+	if os.Getenv("SLIPWAY_FUSE_TEST") == "main" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// host is a keeper with its directories.
+type host struct {
+	dir string
+	control.Client
+}
+
+func startHost(t *testing.T) *host {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("mounting FUSE with suid and dev needs root")
+	}
+	h := &host{dir: t.TempDir()}
+	t.Setenv("SLIPWAY_FUSE_TEST", "main")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	self, err := os.Executable()
+	check(t, err)
+	command := []string{self, "keeper", "--mount", h.path("mnt"), "--state", h.path("state"), "--cache", h.path("cache")}
+	h.Client, err = keeper.Ensure(ctx, h.path("state"), command)
+	if err != nil {
+		log, _ := os.ReadFile(h.path("state/keeper.log"))
+		t.Fatalf("%v\n%s", err, log)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			log, _ := os.ReadFile(h.path("state/keeper.log"))
+			t.Logf("%s", log)
+		}
+		data, err := os.ReadFile(h.path("state/keeper.lock"))
+		check(t, err)
+		pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+		check(t, err)
+		fd, err := unix.PidfdOpen(pid, 0)
+		check(t, err)
+		defer unix.Close(fd)
+		check(t, unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0))
+		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 30000); n != 1 {
+			t.Errorf("the keeper does not end: %v", err)
+		}
+	})
+	return h
+}
+
+func (h *host) path(name string) string { return filepath.Join(h.dir, name) }
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testFiles is a layer with one of everything, and enough data for several spans.
+func testFiles() []ociimage.File {
+	data := make([]byte, 6<<20)
+	x := uint32(1)
+	for i := range data {
+		x = x*1664525 + 1013904223
+		data[i] = byte(x >> 26)
+	}
+	files := []ociimage.File{
+		ociimage.Dir("bin", 0o755), ociimage.Regular("bin/su", 0o4755, "#!/bin/sh\n"), ociimage.Symlink("bin/sh", "/bin/busybox"),
+		ociimage.Dir("data", 0o700), ociimage.Regular("data/big", 0o644, string(data)), ociimage.Regular("data/empty", 0o600, ""),
+		ociimage.Hardlink("data/again", "data/big"),
+		{Header: tar.Header{Name: "null", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: 3}},
+		{Header: tar.Header{Name: "pipe", Typeflag: tar.TypeFifo, Mode: 0o600}},
+		{Header: tar.Header{Name: "owned", Typeflag: tar.TypeReg, Mode: 0o640, Uid: 1000, Gid: 2000,
+			PAXRecords: map[string]string{"SCHILY.xattr.user.key": "value"}}, Body: []byte("owned")},
+	}
+	for i := range 200 {
+		files = append(files, ociimage.Regular("data/small"+strconv.Itoa(i), 0o644, string(data[i*1000:i*1000+i*17])))
+	}
+	return files
+}
+
+// state writes what the server needs to serve a layer of the registry.
+func (h *host) state(t *testing.T, r *registry.Registry, files []ociimage.File) (id, dir string) {
+	t.Helper()
+	built := r.Push("test/lazy:latest", ociimage.Image{Layers: []ociimage.Layer{{Files: files}}})
+	desc := built.Layers[0]
+	rec, err := index.NewRecorder(bytes.NewReader(r.Blob(desc.Digest)), index.Limits{})
+	check(t, err)
+	defer rec.Close()
+	sum := digest.SHA256.Digester()
+	_, err = io.Copy(sum.Hash(), struct{ io.Reader }{rec})
+	check(t, err)
+	x, err := rec.Finish(sum.Digest())
+	check(t, err)
+	id = desc.Digest.Encoded()[:12]
+	dir = h.path("layers/" + id)
+	check(t, os.MkdirAll(dir, 0o700))
+	doc, err := json.Marshal(source{Ref: r.Host() + "/test/lazy:latest", Descriptor: desc, Own: true})
+	check(t, err)
+	check(t, errors.Join(os.WriteFile(filepath.Join(dir, "layer.json"), doc, 0o600), os.WriteFile(filepath.Join(dir, "index"), x.Marshal(), 0o600)))
+	return id, dir
+}
+
+// expect compares what is mounted with a model of the layer.
+func expect(t *testing.T, root string, files []ociimage.File) {
+	t.Helper()
+	archive, err := ociimage.TarBytes(files)
+	check(t, err)
+	want := testsuite.NewTree()
+	check(t, want.Apply(bytes.NewReader(archive)))
+	got, err := testsuite.ReadTree(root)
+	check(t, err)
+	// The archive says nothing of the root.
+	delete(want, ".")
+	delete(got, ".")
+	if g, w := got.Lines(), want.Lines(); !slices.Equal(g, w) {
+		for i := range min(len(g), len(w)) {
+			if g[i] != w[i] {
+				t.Fatalf("got  %s\nwant %s", g[i], w[i])
+			}
+		}
+		t.Fatalf("%d names, want %d", len(g), len(w))
+	}
+}
+
+func TestLazyLayer(t *testing.T) {
+	h, r := startHost(t), registry.Start(t)
+	files := testFiles()
+	id, dir := h.state(t, r, files)
+	desc := registry.Match{Method: "GET", Path: "/blobs/"}
+	r.Forget()
+	ctx := context.Background()
+	check(t, h.Attach(ctx, id, dir))
+	if n := r.Count(desc); n != 0 {
+		t.Errorf("attaching asked the registry %d times", n)
+	}
+	r.Fault(registry.Match{Method: "GET", Path: "/blobs/", Times: 2}, registry.Then(registry.Status(503), registry.Cut(1000)))
+	expect(t, filepath.Join(h.path("mnt"), id), files)
+	r.Heal()
+	if n := r.Count(desc); n == 0 || n > 12 {
+		t.Errorf("%d GETs for a layer of %d files", n, len(files))
+	}
+
+	// All is here: it is read past the server, and without the registry.
+	r.Fault(desc, registry.Status(500))
+	expect(t, filepath.Join(h.path("mnt"), id), files)
+	layers, err := h.Layers(ctx)
+	check(t, err)
+	if l := layers[0]; l.PassedOpens == 0 || l.ReadErrors != 0 {
+		t.Errorf("after all was read: %+v", l)
+	}
+	// The next server knows the layer by itself. What came in the last second the cache may have forgotten.
+	r.Heal()
+	stats, err := h.Stats(ctx)
+	check(t, err)
+	check(t, unix.Kill(stats.PID, unix.SIGKILL))
+	expect(t, filepath.Join(h.path("mnt"), id), files)
+	if err := h.Detach(ctx, id); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	h, r := startHost(t), registry.Start(t)
+	id, dir := h.state(t, r, testFiles()[:4])
+	check(t, h.Attach(context.Background(), id, dir))
+	var out bytes.Buffer
+	if code, err := run([]string{"status", "--state", h.path("state")}, &out); code != 0 || !strings.Contains(out.String(), id) {
+		t.Errorf("%d, %v: %s", code, err, &out)
+	}
+	for _, args := range [][]string{{}, {"nonsense"}, {"keeper"}, {"serve", "--mount", "x"}} {
+		if code, err := run(args, io.Discard); code != 2 || err == nil {
+			t.Errorf("%v: %d, %v", args, code, err)
+		}
+	}
+}
+
+func TestBadState(t *testing.T) {
+	h, r := startHost(t), registry.Start(t)
+	_, dir := h.state(t, r, testFiles()[:4])
+	whole, err := os.ReadFile(filepath.Join(dir, "index"))
+	check(t, err)
+	for name, spoil := range map[string]func() error{
+		"no index":       func() error { return os.Remove(filepath.Join(dir, "index")) },
+		"damaged index":  func() error { return os.WriteFile(filepath.Join(dir, "index"), whole[:len(whole)/2], 0o600) },
+		"no layer.json":  func() error { return os.Remove(filepath.Join(dir, "layer.json")) },
+		"bad layer.json": func() error { return os.WriteFile(filepath.Join(dir, "layer.json"), []byte("{"), 0o600) },
+	} {
+		check(t, os.WriteFile(filepath.Join(dir, "index"), whole, 0o600))
+		check(t, spoil())
+		if err := h.Attach(context.Background(), "bad", dir); err == nil {
+			t.Errorf("%s: attached", name)
+		}
+	}
+}
