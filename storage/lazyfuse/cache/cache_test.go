@@ -280,6 +280,48 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestDiscard forgets a content and takes it in again, now and after reopening.
+func TestDiscard(t *testing.T) {
+	dir := t.TempDir()
+	c := open(t, dir, Options{})
+	e := acquire(t, c, "a", 5000)
+	write(t, e, "a", 0, 3000)
+	if err := c.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, e, "a", 3000, 5000)
+	f, err := e.Complete()
+	if err != nil || f == nil {
+		t.Fatalf("complete: %v, %v", f, err)
+	}
+	defer f.Close()
+	if err := e.Discard(); err != nil {
+		t.Fatal(err)
+	}
+	if n := check(t, e, "a"); n != 0 || c.Stats().Bytes != 0 {
+		t.Errorf("%d bytes after discarding, %+v", n, c.Stats())
+	}
+	write(t, e, "a", 1000, 2000)
+	e.Release()
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c = open(t, dir, Options{})
+	e = acquire(t, c, "a", 5000)
+	if n := check(t, e, "a"); n != 1000 {
+		t.Errorf("%d bytes after reopening", n)
+	}
+	write(t, e, "a", 0, 5000)
+	again, err := e.Complete()
+	if err != nil || again == nil {
+		t.Fatalf("complete: %v, %v", again, err)
+	}
+	defer again.Close()
+	if inodeOf(t, f) != inodeOf(t, again) {
+		t.Error("it is another inode")
+	}
+}
+
 func TestSweep(t *testing.T) {
 	dir := t.TempDir()
 	c := open(t, dir, Options{})

@@ -181,7 +181,8 @@ func (e *Entry) Full() bool {
 }
 
 // ReadAt reads what is there: up to the first gap, the content's end or the end of p. It is ErrMissing when the byte at off
-// is not there, and io.EOF only at the content's end. An error of the disk may be met by writing the bytes again.
+// is not there, and io.EOF only at the content's end. After any other error, of the disk, the caller
+// gets the bytes elsewhere and may Discard the content.
 func (e *Entry) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("cannot read content %s at %d: %w", e.key, off, errdefs.ErrInvalidArgument)

@@ -112,6 +112,26 @@ func (c *Cache) lose(e *Entry) error {
 	return nil
 }
 
+// Discard forgets all bytes of the content, durably: they can be written again, to the same inode. It is for bytes that
+// turned out to be unreadable or wrong.
+func (e *Entry) Discard() error {
+	c := e.cache
+	c.syncing.Lock() // or a sync would record again what it has taken
+	defer c.syncing.Unlock()
+	c.recording.Lock()
+	defer c.recording.Unlock()
+	if err := c.record([]record{{kind: kindDrop, key: e.key}}); err != nil {
+		return fmt.Errorf("cannot discard content %s: %w", e.key, err)
+	}
+	c.shrink(e, func() {
+		e.full, e.have = e.size == 0, nil
+		if e.file != nil {
+			e.file.fresh = nil
+		}
+	})
+	return nil
+}
+
 // shrink lets take remove some of what an entry has, and counts that.
 func (c *Cache) shrink(e *Entry, take func()) {
 	c.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -19,6 +20,7 @@ type disk struct {
 	mu     sync.Mutex
 	synced map[uint64][]byte // by inode
 	linked uint64            // inode of the journal when the directory was synced
+	kept   []byte            // what was synced of that one
 }
 
 func (d *disk) sync(f *os.File) error {
@@ -30,7 +32,7 @@ func (d *disk) sync(f *os.File) error {
 	}
 	if fi.IsDir() {
 		if fi, err = os.Stat(filepath.Join(d.dir, "journal")); err == nil {
-			d.linked = inode(fi)
+			d.linked, d.kept = inode(fi), d.synced[inode(fi)]
 		}
 		return nil
 	}
@@ -39,6 +41,9 @@ func (d *disk) sync(f *os.File) error {
 		return err
 	}
 	d.synced[inode(fi)] = data
+	if inode(fi) == d.linked && strings.HasPrefix(filepath.Base(f.Name()), "journal") {
+		d.kept = data
+	}
 	return nil
 }
 
@@ -57,6 +62,7 @@ func (d *disk) crash(journal int) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	after := d.t.TempDir()
+	exists := map[uint64]bool{}
 	err := filepath.WalkDir(d.dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -73,6 +79,7 @@ func (d *disk) crash(journal int) string {
 		if err != nil {
 			return err
 		}
+		exists[inode(fi)] = true
 		data := make([]byte, fi.Size())
 		copy(data, d.synced[inode(fi)])
 		if rel == "journal" {
@@ -84,13 +91,18 @@ func (d *disk) crash(journal int) string {
 			case journalSynced:
 				data = d.synced[inode(fi)]
 			case journalLinked:
-				data = d.synced[d.linked]
+				data = d.kept
 			}
 		}
 		return os.WriteFile(target, data, 0o600)
 	})
 	if err != nil {
 		d.t.Fatal(err)
+	}
+	for n := range d.synced { // before another file gets the inode
+		if !exists[n] {
+			delete(d.synced, n)
+		}
 	}
 	return after
 }
