@@ -56,7 +56,11 @@ func (c *Content) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (conten
 	if _, err := c.Blob(ctx, desc.Digest); err != nil {
 		return nil, err
 	}
-	return c.e.blobs.ReaderAt(ctx, desc)
+	r, err := c.e.blobs.ReaderAt(ctx, desc)
+	if errdefs.IsNotFound(err) { // somebody deleted files below the daemon's root
+		return nil, fmt.Errorf("the file of blob %s is gone (remove the images with it and pull them again): %w", desc.Digest, errdefs.ErrDataLoss)
+	}
+	return r, err
 }
 
 // Verify implements content.Store.
