@@ -94,7 +94,11 @@ func (c *Client) CreateContainer(ctx context.Context, o ContainerOptions) (_ *Co
 			err = errors.Join(err, c.removeSnapshot(context.WithoutCancel(ctx), snapshotter, o.ID))
 		}
 	}()
-	doc, err := c.buildSpec(o, prepared.Mounts)
+	info, err := c.info(ctx)
+	if err != nil && !errdefs.IsNotImplemented(err) { // containerd's daemon
+		return nil, fmt.Errorf("cannot learn which daemon this is: %w", err)
+	}
+	doc, err := c.buildSpec(o, cgroupOf(info.GetUuid(), c.namespace, o.ID), prepared.Mounts)
 	if err != nil {
 		return nil, err
 	}
@@ -133,8 +137,17 @@ func recordOf(o ContainerOptions, snapshotter string, doc *specs.Spec) (*contain
 	}, nil
 }
 
+// cgroupOf is the path of a container's cgroup. Daemons side by side may each have a container of that name: the last element,
+// which alone is removed with the container, tells them apart.
+func cgroupOf(daemon, namespace, id string) string {
+	if daemon != "" {
+		id += "." + daemon[:min(len(daemon), 8)]
+	}
+	return "/slipway/" + namespace + "/" + id
+}
+
 // buildSpec makes the document. The image's files are mounted for a moment only where its user has to be looked up.
-func (c *Client) buildSpec(o ContainerOptions, mounts []*types.Mount) (*specs.Spec, error) {
+func (c *Client) buildSpec(o ContainerOptions, cgroup string, mounts []*types.Mount) (*specs.Spec, error) {
 	config := o.Image.Config
 	asked := o.User
 	if asked == "" {
@@ -166,7 +179,7 @@ func (c *Client) buildSpec(o ContainerOptions, mounts []*types.Mount) (*specs.Sp
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the spec of %s: %w", o.ID, err)
 	}
-	opts := []spec.Opt{spec.Image(config.Config), spec.User(user), spec.CgroupsPath("/slipway/" + c.namespace + "/" + o.ID)}
+	opts := []spec.Opt{spec.Image(config.Config), spec.User(user), spec.CgroupsPath(cgroup)}
 	return spec.New(config.OS, append(opts, o.Spec...)...)
 }
 
