@@ -181,7 +181,7 @@ func TestExplainStart(t *testing.T) {
 		head + `exec: "/no": stat /no: no such file or directory`:                            {errdefs.ErrInvalidArgument, 127, `cannot run "/no" in a: stat /no: no such file or directory`},
 		head + `exec: "/etc/passwd": permission denied`:                                      {errdefs.ErrInvalidArgument, 126, `cannot run "/etc/passwd" in a: permission denied`},
 		head + `error during container init: mkdir /etc/passwd: not a directory`:             {errors.New("invalid argument"), 125, "cannot start a: mkdir /etc/passwd: not a directory: invalid argument"},
-		"lease expired": {errdefs.ErrNotFound, 125, "lease expired"},
+		"lease expired": {errdefs.ErrUnavailable, 125, "lease expired"},
 	} {
 		var errs bytes.Buffer
 		a := &app{err: &errs}
@@ -199,7 +199,7 @@ func TestReport(t *testing.T) {
 	var errs bytes.Buffer
 	a := &app{err: &errs}
 	err := errors.Join(fmt.Errorf("a: it is running: %w", errdefs.ErrFailedPrecondition), fmt.Errorf("cannot find b: %w", errdefs.ErrNotFound))
-	if code := a.report(t.Context(), err); code != exitDaemon || errs.String() != "slipway: a: it is running\nslipway: cannot find b\n" {
+	if code := a.report(t.Context(), err); code != exitDaemon || errs.String() != "slipway: a: it is running\nslipway: cannot find b: not found\n" {
 		t.Errorf("got %d, %q", code, errs.String())
 	}
 	if code := a.report(t.Context(), errors.Join(nil, exitCode(3))); code != 3 {

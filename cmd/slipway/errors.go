@@ -58,10 +58,11 @@ func explainStart(err error, id string) error {
 	return e
 }
 
-// kinds are the words that errors of the API end with. They are for programs. (Permission denied says something to a person.)
+// kinds are words that errors of the API end with and that are for programs. Others, such as "not found", say something to
+// a person too.
 var kinds = []error{
-	errdefs.ErrNotFound, errdefs.ErrAlreadyExists, errdefs.ErrInvalidArgument, errdefs.ErrFailedPrecondition, errdefs.ErrUnavailable,
-	errdefs.ErrUnauthenticated, errdefs.ErrOutOfRange, errdefs.ErrResourceExhausted, errdefs.ErrInternal, errdefs.ErrUnknown,
+	errdefs.ErrInvalidArgument, errdefs.ErrFailedPrecondition, errdefs.ErrUnavailable, errdefs.ErrUnauthenticated,
+	errdefs.ErrOutOfRange, errdefs.ErrDataLoss, errdefs.ErrResourceExhausted, errdefs.ErrInternal, errdefs.ErrUnknown,
 }
 
 // sentence is a line of err's text without the kind at its end. An error that has not that kind ends with a reason in the

@@ -66,7 +66,7 @@ func (a *app) pull(ctx context.Context, c *client.Client, ref string, quiet bool
 	o.Progress = show.update
 	img, err := c.Pull(ctx, ref, o)
 	show.finish(err)
-	if errdefs.IsNotFound(err) {
+	if errdefs.IsNotFound(err) && strings.Contains(err.Error(), "404 Not Found") { // the registry's
 		err = fmt.Errorf("%w (are its name and tag right?)", err)
 	}
 	return img, err
