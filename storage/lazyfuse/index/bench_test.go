@@ -56,7 +56,7 @@ func BenchmarkRecord(b *testing.B) {
 		if _, err := io.Copy(io.Discard, struct{ io.Reader }{r}); err != nil {
 			b.Fatal(err)
 		}
-		if x, err = r.Finish(""); err != nil {
+		if x, err = r.Finish(); err != nil {
 			b.Fatal(err)
 		}
 		_ = r.Close()

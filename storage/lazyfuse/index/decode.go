@@ -53,7 +53,9 @@ func (x *Index) decode(u int, src io.Reader) ([]byte, error) {
 	if err != nil {
 		return nil, limited.blame(err)
 	}
-	if d.digest&rawFlag == 0 && !x.matches(d.digest, out) {
+	switch {
+	case d.digest&rawFlag != 0:
+	case d.digest == 0 && !x.chain.links(u, out), d.digest > 0 && !x.matches(d.digest, out):
 		return nil, damagedData("wrong digest")
 	}
 	return out, nil

@@ -162,14 +162,25 @@ func (x *Index) check(l Limits) error {
 		if d.size == 0 || x.codec == codecNone && d.size != d.length || x.codec == codecGzip && int64(d.size) > maxDeflate*(int64(d.length)+1) {
 			return invalid("unit %d has %d bytes in %d", u, d.size, d.length)
 		}
-		if d.digest == 0 {
+		if d.digest == 0 && x.kind != Spans || d.digest&^rawFlag == 0 && d.digest != 0 {
 			return unsupported("unit %d has no digest", u)
 		}
+	}
+	if err := x.checkChain(); err != nil {
+		return err
 	}
 	if x.stream() {
 		return x.checkStream()
 	}
 	return x.checkExtents()
+}
+
+// checkChain checks the states of a recorded layer.
+func (x *Index) checkChain() error {
+	if x.kind != Spans {
+		return nil
+	}
+	return x.chain.check(len(x.units)+1, x.diff)
 }
 
 // checkStream makes starts and checks that units follow each other, sharing a byte at most, and that all files are in the

@@ -60,7 +60,7 @@ func walk(t *testing.T, x *Index) {
 	}
 	for u := range x.Units() {
 		d := x.Unit(u)
-		if d.Offset < 0 || d.Length <= 0 || d.Offset+d.Length > x.BlobSize() || d.Digest == "" && d.Raw == "" {
+		if d.Offset < 0 || d.Length <= 0 || d.Offset+d.Length > x.BlobSize() || d.Digest == "" && d.Raw == "" && x.Kind() != Spans {
 			t.Fatalf("unit %+v", d)
 		}
 		if out, err := x.Decode(u, bytes.NewReader(make([]byte, min(d.Length, 1000)))); err == nil && int64(len(out)) != d.Size {

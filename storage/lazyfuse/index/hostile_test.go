@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -184,6 +186,9 @@ func TestHugeTables(t *testing.T) {
 		parseHuge(t, which)
 		return
 	}
+	if raceDetector() {
+		t.Skip("the race detector needs several times the memory")
+	}
 	for name, write := range hugeTables {
 		t.Run(name, func(t *testing.T) {
 			size := counted(write)
@@ -241,6 +246,12 @@ func parseHuge(t *testing.T, which string) {
 	if need > 64<<20 {
 		t.Errorf("needed %d MiB", need>>20)
 	}
+}
+
+// raceDetector says whether the test runs with it.
+func raceDetector() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
 // peak is the most memory that the process has had.

@@ -89,13 +89,14 @@ type Extent struct {
 // Zeros is the unit of an extent that need not be fetched.
 const Zeros = -1
 
-// Unit is the smallest piece of the blob that can be decoded alone: an eStargz chunk, a zstd:chunked frame, a span.
+// Unit is the smallest piece of the blob that can be decoded alone: an eStargz chunk, a zstd:chunked frame, a span. Decode
+// checks it by Digest, by Raw, or, when it has neither because it was recorded, by the state of the diff ID's hash.
 type Unit struct {
 	Offset, Length int64         // in the blob: what has to be fetched; spans may share a byte with the one before
 	Size           int64         // decoded bytes
 	Skip           int64         // decoded bytes before those of the unit, which belong to others
-	Digest         digest.Digest // of the decoded bytes; what is fetched is checked against it before anybody sees it
-	Raw            digest.Digest // of the Length bytes fetched; there when Digest is not
+	Digest         digest.Digest // of the decoded bytes, which Decode checks before anybody sees them
+	Raw            digest.Digest // of the Length bytes fetched, which Decode checks: SOCI's have this one
 	State          int           // number of the checkpoint a span decodes from, -1 for units that stand alone
 }
 

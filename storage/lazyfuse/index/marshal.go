@@ -13,7 +13,7 @@ import (
 //
 //	magic, 8 bytes; SHA-256 of all that follows, 32 bytes
 //	length of the table and length when decompressed, uvarints; the table, a zstd frame
-//	digests, 32 bytes each; windows, one after the other
+//	digests, 32 bytes each; windows, one after the other; of a recorded layer, the states of its chain
 //
 // The table is numbers as uvarints, zigzag where they may fall, and texts after their length. What repeats is told by its
 // difference from the one before.
@@ -47,6 +47,7 @@ func (x *Index) Marshal() []byte {
 	for i := range x.states {
 		w.Write(x.states[i].window)
 	}
+	w.Write(x.chain)
 	sum := sha256.Sum256(w.Bytes())
 	return append(append(append(make([]byte, 0, len(magic)+len(sum)+w.Len()), magic...), sum[:]...), w.Bytes()...)
 }

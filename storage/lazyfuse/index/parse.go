@@ -126,6 +126,9 @@ func (p *parser) index(l Limits) (*Index, error) {
 	p.count.entries = int(p.uint(most))
 	p.digests()
 	p.states()
+	if kind == Spans {
+		p.x.chain = slices.Clone(p.take((p.count.units + 1) * chainState))
+	}
 	p.units()
 	for range p.count.xattrs {
 		p.readXattrs()
@@ -180,7 +183,7 @@ func (p *parser) units() {
 			offset: p.int(end, maxSize), length: uint32(p.uint(math.MaxUint32)), size: uint32(p.uint(math.MaxUint32)),
 			digest: uint32(p.uint(math.MaxUint32)), state: uint32(p.uint(uint64(p.count.states))),
 		}
-		if u.digest&^rawFlag > uint32(p.count.digests) || u.digest == rawFlag {
+		if u.digest&^rawFlag > uint32(p.count.digests) {
 			p.fail(invalid("a unit of no digest"))
 		}
 		skip := uint32(p.uint(uint64(p.limits.UnitSize)))

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 
@@ -212,17 +213,33 @@ func (r *Recorder) send() {
 	r.batch = batch{}
 }
 
-// Finish answers the index. diff is the digest of what was read, if the caller knows it. FailedPrecondition when it was not
+// DiffID answers the SHA-256 of what was read. It saves the caller from hashing it again. FailedPrecondition when it was not
 // read to its end.
-func (r *Recorder) Finish(diff digest.Digest) (*Index, error) {
+func (r *Recorder) DiffID() (digest.Digest, error) {
+	if err := r.end(); err != nil {
+		return "", err
+	}
+	return r.build.diffID(), nil
+}
+
+// Finish answers the index. It is called once, and the index kept only if DiffID is what the image says.
+func (r *Recorder) Finish() (*Index, error) {
+	if err := r.end(); err != nil {
+		return nil, err
+	}
+	return r.build.finish(r.src.n)
+}
+
+// end hands over what is left and waits until all of it is in the recording.
+func (r *Recorder) end() error {
 	if !r.ended {
-		return nil, errdefs.ErrFailedPrecondition.WithMessage("the layer was not read to its end")
+		return fmt.Errorf("the layer was not read to its end: %w", errdefs.ErrFailedPrecondition)
 	}
 	if len(r.batch.data) > 0 {
 		r.send()
 	}
 	r.stop()
-	return r.build.finish(r.src.n, diff)
+	return nil
 }
 
 func (r *Recorder) stop() {

@@ -14,20 +14,19 @@ type recording struct {
 	out   int64
 	begun boundary
 	queue []boundary // still to come
-	sum   hash.Hash
+	sum   hash.Hash  // of everything so far
 	err   error
 }
 
 func newRecording(c codec, limits Limits) *recording {
 	b := newBuilder(Spans, 0, limits)
 	b.x.codec = c
-	return &recording{tarWalk: newTarWalk(b), sum: sha256.New()}
+	r := &recording{tarWalk: newTarWalk(b), sum: sha256.New()}
+	r.x.chain.add(r.sum)
+	return r
 }
 
 func (r *recording) add(b batch) {
-	if r.err != nil || r.tarWalk.err != nil {
-		return
-	}
 	r.tarWalk.write(b.data)
 	r.queue = append(r.queue, b.seen...)
 	for data := b.data; len(data) > 0; {
@@ -58,20 +57,20 @@ func (r *recording) endSpan(next boundary) {
 	case length > math.MaxUint32 || len(r.x.units) >= r.limits.Units:
 		r.err = tooMuch("more than %d units", r.limits.Units)
 	default:
-		u.length, u.size, u.digest = uint32(length), uint32(size), r.addDigest(r.sum.Sum(nil))
+		u.length, u.size = uint32(length), uint32(size)
+		r.x.chain.add(r.sum)
 		if r.begun.resume {
 			r.x.states = append(r.x.states, checkpoint{bit: r.begun.bit, window: r.begun.window})
 			u.state = uint32(len(r.x.states))
 		}
 		r.x.units = append(r.x.units, u)
 	}
-	r.sum.Reset()
 	if size > 0 {
 		r.begun = next
 	}
 }
 
-func (r *recording) finish(blob int64, diff digest.Digest) (*Index, error) {
+func (r *recording) finish(blob int64) (*Index, error) {
 	r.endSpan(boundary{in: blob, out: r.out})
 	if r.err == nil {
 		r.err = r.tarWalk.err
@@ -82,6 +81,8 @@ func (r *recording) finish(blob int64, diff digest.Digest) (*Index, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	r.x.blob, r.x.diff = blob, diff
+	r.x.blob, r.x.diff = blob, r.diffID()
 	return r.builder.finish()
 }
+
+func (r *recording) diffID() digest.Digest { return digest.NewDigest(digest.SHA256, r.sum) }

@@ -20,6 +20,7 @@ type Index struct {
 	blob     int64 // bytes of the layer's blob
 	prefetch int64
 	diff     digest.Digest // of the uncompressed layer, when the index was recorded
+	chain    chain         // of the units, likewise
 	nodes    []node
 	entries  []entry // of each directory together, sorted by name
 	text     string  // names and targets of links
