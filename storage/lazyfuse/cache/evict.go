@@ -19,7 +19,7 @@ func (c *Cache) makeRoom(n int64) error {
 		}
 		return c.used.Load() + n - c.opts.Quota
 	}
-	if o := over(); o > 0 {
+	if o := over(); o > 0 && o <= c.idleBytes() { // else all would go for nothing
 		c.evict(max(o, c.opts.Quota/32)) // some more, so that not every write has to
 	}
 	if over() > 0 {
@@ -40,6 +40,12 @@ func (c *Cache) makeRoom(n int64) error {
 	}
 	c.blind.Store(0)
 	return nil
+}
+
+func (c *Cache) idleBytes() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.idle
 }
 
 func (c *Cache) shortOfReserve(n int64) (int64, error) {
