@@ -15,10 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"github.com/slipwayd/slipway/storage/lazyfuse/index"
+	"github.com/slipwayd/slipway/storage/lazyfuse/layer"
 	"github.com/slipwayd/slipway/storage/lazyfuse/server/control"
 	"github.com/slipwayd/slipway/storage/lazyfuse/server/keeper"
 	"github.com/slipwayd/slipway/testsuite"
@@ -117,10 +117,9 @@ func (h *host) state(t *testing.T, r *registry.Registry, files []ociimage.File) 
 	rec, err := index.NewRecorder(bytes.NewReader(r.Blob(desc.Digest)), index.Limits{})
 	check(t, err)
 	defer rec.Close()
-	sum := digest.SHA256.Digester()
-	_, err = io.Copy(sum.Hash(), struct{ io.Reader }{rec})
+	_, err = io.Copy(io.Discard, rec)
 	check(t, err)
-	x, err := rec.Finish(sum.Digest())
+	x, err := rec.Finish()
 	check(t, err)
 	id = desc.Digest.Encoded()[:12]
 	dir = h.path("layers/" + id)
@@ -187,6 +186,44 @@ func TestLazyLayer(t *testing.T) {
 	expect(t, filepath.Join(h.path("mnt"), id), files)
 	if err := h.Detach(ctx, id); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPrefetch replays what a first container opened in a second one, before that one asks.
+func TestPrefetch(t *testing.T) {
+	h, r := startHost(t), registry.Start(t)
+	id, dir := h.state(t, r, testFiles())
+	ctx := context.Background()
+	check(t, h.Attach(ctx, id, dir))
+	for _, name := range []string{"owned", "data/small7", "bin/su", "owned"} {
+		_, err := os.ReadFile(filepath.Join(h.path("mnt"), id, name))
+		check(t, err)
+	}
+	touched, err := h.Touched(ctx, id)
+	check(t, err)
+	if len(touched) != 3 {
+		t.Fatalf("touched %+v", touched)
+	}
+	second := startHost(t)
+	id, dir = second.state(t, r, testFiles())
+	check(t, second.Attach(ctx, id, dir))
+	check(t, second.Prefetch(ctx, id, []int{-1, touched[0].Node, touched[1].Node, 1 << 30, touched[2].Node}))
+	for {
+		layers, err := second.Layers(ctx)
+		check(t, err)
+		var d layer.Detail
+		check(t, json.Unmarshal(layers[0].Detail, &d))
+		if d.Demand != 0 {
+			t.Fatalf("prefetching is counted as demand: %+v", d)
+		}
+		if f, err := os.Open(filepath.Join(second.path("mnt"), id, "owned")); err != nil {
+			t.Fatal(err)
+		} else {
+			f.Close() // passed through once the file is complete
+		}
+		if d.Profile > 0 && layers[0].PassedOpens > 0 {
+			return
+		}
 	}
 }
 

@@ -65,6 +65,14 @@ func (o *opener) Close() error {
 	return errors.Join(o.scheduler.Close(), o.cache.Close(), o.client.Close())
 }
 
+// detail is what status says of what the layers share.
+func (o *opener) detail() any {
+	return struct {
+		Cache cache.Stats `json:"cache"`
+		Fetch fetch.Stats `json:"fetch"`
+	}{o.cache.Stats(), o.scheduler.Stats()}
+}
+
 // open implements server.OpenFunc.
 func (o *opener) open(id, dir string) (server.Layer, error) {
 	data, err := readState(dir, "layer.json")

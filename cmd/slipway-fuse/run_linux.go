@@ -62,7 +62,8 @@ func serve(o options) error {
 		return err
 	}
 	defer opener.Close()
-	return keeper.Serve(ctx, server.Config{Mountpoint: o.mount, State: o.state, Cache: o.cache, NoPassthrough: o.noPassthrough, Open: opener.open, Log: log})
+	return keeper.Serve(ctx, server.Config{Mountpoint: o.mount, State: o.state, Cache: o.cache, NoPassthrough: o.noPassthrough,
+		Open: opener.open, Detail: opener.detail, Log: log})
 }
 
 func status(state string, stdout io.Writer) error {

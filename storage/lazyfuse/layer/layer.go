@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -46,6 +47,9 @@ type Layer struct {
 	*index.Index
 	cfg Config
 	id  uint64 // among those that share Units
+
+	fetched [3]atomic.Int64 // bytes of units by fetch.Class
+	served  atomic.Int64    // bytes read
 
 	turn chan struct{} // holds a token for each unit that is being fetched
 
@@ -123,7 +127,46 @@ func (l *Layer) key(i int, n *index.Node) cache.Key {
 // ReadAt reads from file i for somebody who waits. It fills p or fails; io.EOF at the file's end. Unavailable when the registry
 // does not deliver in time, DataLoss when it delivers something else than the layer, also when asked again.
 func (l *Layer) ReadAt(ctx context.Context, i int, p []byte, off int64) (int, error) {
-	return l.Read(ctx, fetch.Foreground, i, p, off)
+	n, err := l.Read(ctx, fetch.Foreground, i, p, off)
+	l.served.Add(int64(n))
+	return n, err
+}
+
+// prefetchStep is how many bytes of a file are prefetched at a time.
+const prefetchStep = 4 << 20
+
+// Prefetch has the cache keep all of file i, on behalf of a start profile.
+func (l *Layer) Prefetch(ctx context.Context, i int) error {
+	if i < 0 || i >= l.Len() {
+		return fmt.Errorf("cannot prefetch node %d: %w", i, errdefs.ErrOutOfRange)
+	}
+	e, err := l.entry(i)
+	if err != nil {
+		return err
+	}
+	for off, size := int64(0), l.Node(i).Size; off < size; off += prefetchStep {
+		for _, m := range e.Missing(off, min(prefetchStep, size-off)) {
+			if err := l.fill(ctx, fetch.Profile, i, e, m); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Detail is what a layer says of itself. Bytes are since the layer was opened.
+type Detail struct {
+	Kind      index.Kind `json:"kind"` // of the index, and so why the layer can be lazy
+	BlobBytes int64      `json:"blobBytes"`
+	Demand    int64      `json:"demandBytes"` // of the blob, fetched for readers that waited
+	Profile   int64      `json:"profileBytes"`
+	Served    int64      `json:"servedBytes"` // of files, given to readers
+}
+
+// Detail tells how the layer is.
+func (l *Layer) Detail() any {
+	return Detail{Kind: l.Kind(), BlobBytes: l.BlobSize(), Demand: l.fetched[fetch.Foreground].Load(),
+		Profile: l.fetched[fetch.Profile].Load(), Served: l.served.Load()}
 }
 
 // Read is ReadAt on behalf of a class of readers.
@@ -224,6 +267,7 @@ func (l *Layer) unit(ctx context.Context, class fetch.Class, u int) ([]byte, err
 		if err := l.cfg.Blob.ReadAt(ctx, class, packed, unit.Offset); err != nil {
 			return nil, err
 		}
+		l.fetched[class].Add(unit.Length)
 		data, err := l.Decode(u, bytes.NewReader(packed))
 		if err == nil || try == l.cfg.Retry || ctx.Err() != nil {
 			return data, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -126,6 +127,13 @@ func (c *conn) answer(request []byte) {
 		return
 	}
 	defer c.buffers.put(out)
+	defer func() {
+		// go-fuse recovers from panics of the file system; this is for its own. The request would come again and again otherwise.
+		if v := recover(); v != nil {
+			c.log.Error("answering a FUSE request panicked", "panic", v, "stack", string(debug.Stack()))
+			c.fail(h.Unique, unix.EIO)
+		}
+	}()
 	n, status := c.protocol.HandleRequest([][]byte{request}, [][]byte{out})
 	if !status.Ok() {
 		c.fail(h.Unique, unix.Errno(status))

@@ -29,6 +29,7 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 		return fuse.Status(unix.ENFILE)
 	}
 	a.counts.opens.Add(1)
+	a.touched.add(number)
 	out.Fh, out.OpenFlags = o.handle, fuse.FOPEN_KEEP_CACHE
 	if o.passed {
 		a.counts.passed.Add(1)

@@ -42,6 +42,8 @@ type attached struct {
 	turn    chan struct{} // holds a token for each read under way
 	users   sync.WaitGroup
 
+	touched *touches
+
 	mu     sync.Mutex
 	layer  Layer
 	gone   bool
@@ -79,7 +81,7 @@ func loadLayers(state string, open OpenFunc) (*layers, error) {
 }
 
 func newAttached(id, dir string, slot uint32) *attached {
-	a := &attached{id: id, dir: dir, slot: slot, turn: make(chan struct{}, layerReads)}
+	a := &attached{id: id, dir: dir, slot: slot, turn: make(chan struct{}, layerReads), touched: newTouches()}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	return a
 }

@@ -31,6 +31,7 @@ type Config struct {
 	// kernel refuses, and with NoPassthrough; only then may overlays be stacked three deep above the mount.
 	Cache         string
 	NoPassthrough bool
+	Detail        func() any // what Stats says besides, may be nil
 	Log           *slog.Logger
 }
 
@@ -267,6 +268,7 @@ func (s *Server) Layers() []control.Layer {
 		l := control.Layer{ID: a.id, Dir: a.dir, Slot: a.slot,
 			Reads: a.counts.reads.Load(), ReadBytes: a.counts.bytes.Load(), ReadErrors: a.counts.errors.Load(),
 			Opens: a.counts.opens.Load(), PassedOpens: a.counts.passed.Load()}
+		l.Detail = a.detail()
 		l.OpenCached, l.OpenPassed = s.fs.opens.of(func(node uint64) bool { slot, _ := splitID(node); return slot == a.slot })
 		out = append(out, l)
 	}
@@ -277,8 +279,12 @@ func (s *Server) Layers() []control.Layer {
 func (s *Server) Stats() control.Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return control.Stats{PID: os.Getpid(), Parent: os.Getppid(), Passthrough: s.passes.Load(), PassthroughReason: s.reason,
+	stats := control.Stats{PID: os.Getpid(), Parent: os.Getppid(), Passthrough: s.passes.Load(), PassthroughReason: s.reason,
 		Requests: s.fs.requests.Load(), Panics: s.fs.panicking.Load()}
+	if s.cfg.Detail != nil {
+		stats.Detail = detail(s.cfg.Detail())
+	}
+	return stats
 }
 
 // logWriter takes go-fuse's lines.

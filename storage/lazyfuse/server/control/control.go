@@ -31,6 +31,14 @@ type Layer struct {
 	PassedOpens int64 `json:"passedOpens"` // opens that the kernel serves by itself
 	OpenCached  int   `json:"openCached"`  // descriptors now
 	OpenPassed  int   `json:"openPassed"`
+
+	Detail json.RawMessage `json:"detail,omitempty"` // what the layer says of itself
+}
+
+// Touch is the first time that a file was opened.
+type Touch struct {
+	Node   int   `json:"n"`
+	Millis int64 `json:"ms"` // since the layer was attached or the server started
 }
 
 // Stats is the server as a whole.
@@ -41,12 +49,15 @@ type Stats struct {
 	PassthroughReason string `json:"passthroughReason,omitempty"` // why not
 	Requests          int64  `json:"requests"`                    // but reads
 	Panics            int64  `json:"panics"`
+
+	Detail json.RawMessage `json:"detail,omitempty"` // what the cache and the fetcher say of themselves
 }
 
 type request struct {
-	Op  string `json:"op"` // attach, detach, layers, stats, handover
-	ID  string `json:"id,omitempty"`
-	Dir string `json:"dir,omitempty"`
+	Op    string `json:"op"` // attach, detach, layers, stats, touched, prefetch, handover
+	ID    string `json:"id,omitempty"`
+	Dir   string `json:"dir,omitempty"`
+	Nodes []int  `json:"nodes,omitempty"`
 }
 
 type response struct {
@@ -54,6 +65,8 @@ type response struct {
 	Kind   string  `json:"kind,omitempty"` // one of kinds
 	Layers []Layer `json:"layers,omitempty"`
 	Stats  *Stats  `json:"stats,omitempty"`
+
+	Touched []Touch `json:"touched,omitempty"`
 }
 
 // maxLine is how long a request or an answer may be, in bytes.
@@ -98,6 +111,19 @@ func (c Client) Stats(ctx context.Context) (Stats, error) {
 		return Stats{}, err
 	}
 	return *r.Stats, nil
+}
+
+// Touched lists the files of a layer that were opened so far, in the order of their first time: what a start profile is made of.
+func (c Client) Touched(ctx context.Context, id string) ([]Touch, error) {
+	r, err := c.call(ctx, request{Op: "touched", ID: id})
+	return r.Touched, err
+}
+
+// Prefetch has the server fetch files of a layer in the order given, as a start profile has it. It answers at once; the
+// fetching ends when the layer is detached, and is not taken up again after the server was killed.
+func (c Client) Prefetch(ctx context.Context, id string, nodes []int) error {
+	_, err := c.call(ctx, request{Op: "prefetch", ID: id, Nodes: nodes})
+	return err
 }
 
 // call asks once. It is Unavailable when there is no server, or it died.

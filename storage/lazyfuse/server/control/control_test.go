@@ -27,8 +27,12 @@ func (h *handler) Attach(id, dir string) error {
 	}
 	return h.err
 }
-func (h *handler) Detach(string) error     { return h.err }
-func (h *handler) Layers() []control.Layer { return h.layers }
+func (h *handler) Detach(string) error { return h.err }
+func (h *handler) Touched(string) ([]control.Touch, error) {
+	return []control.Touch{{Node: 3, Millis: 4}}, h.err
+}
+func (h *handler) Prefetch(string, []int) error { return h.err }
+func (h *handler) Layers() []control.Layer      { return h.layers }
 func (h *handler) Stats() control.Stats {
 	return control.Stats{PID: os.Getpid(), PassthroughReason: "none"}
 }
@@ -64,6 +68,9 @@ func TestCalls(t *testing.T) {
 	}
 	if s, err := c.Stats(ctx); err != nil || s.PID != os.Getpid() || s.PassthroughReason != "none" {
 		t.Errorf("%+v, %v", s, err)
+	}
+	if touched, err := c.Touched(ctx, "id"); err != nil || len(touched) != 1 || touched[0] != (control.Touch{Node: 3, Millis: 4}) {
+		t.Errorf("%+v, %v", touched, err)
 	}
 	for _, kind := range []error{errdefs.ErrNotFound, errdefs.ErrAlreadyExists, errdefs.ErrInvalidArgument, errdefs.ErrFailedPrecondition, errdefs.ErrDataLoss} {
 		h.err = fmt.Errorf("cannot do it: %w", kind)

@@ -19,6 +19,8 @@ type Handler interface {
 	Detach(id string) error
 	Layers() []Layer
 	Stats() Stats
+	Touched(id string) ([]Touch, error)
+	Prefetch(id string, nodes []int) error
 }
 
 // Handover is what a server passes to a keeper that found it without one.
@@ -87,8 +89,12 @@ func answer(req request, h Handler) (r response) {
 	case "stats":
 		stats := h.Stats()
 		r.Stats = &stats
+	case "touched":
+		r.Touched, err = h.Touched(req.ID)
+	case "prefetch":
+		err = h.Prefetch(req.ID, req.Nodes)
 	default:
-		err = fmt.Errorf("cannot do %q, this FUSE server knows attach, detach, layers, stats and handover: %w", req.Op, errdefs.ErrInvalidArgument)
+		err = fmt.Errorf("cannot do %q, this FUSE server knows attach, detach, layers, stats, touched, prefetch and handover: %w", req.Op, errdefs.ErrInvalidArgument)
 	}
 	if err != nil {
 		r.Error, r.Kind = err.Error(), kindOf(err)
