@@ -150,6 +150,7 @@ func TestMistakes(t *testing.T) {
 		"unknown flag":   {[]string{"ps", "--nope"}, "--nope"},
 		"unknown format": {[]string{"ps", "--format", "xml"}, "neither json nor table"},
 		"no image":       {[]string{"run"}, "at least 1 arg"},
+		"no command":     {[]string{"rn"}, "see slipway --help"},
 		"bad signal":     {[]string{"kill", "-s", "NOPE", "x"}, "NOPE"},
 		"bad network":    {[]string{"run", "--network", "mars", "x"}, "is slipwayd running?"},
 		"both -d and -i": {[]string{"run", "-d", "-i", "x"}, "exclude each other"},

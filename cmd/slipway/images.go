@@ -80,6 +80,10 @@ type imageRow struct {
 	Labels  map[string]string  `json:"labels,omitempty"`
 }
 
+func rowOf(img client.Image, d client.ImageDetail) imageRow {
+	return imageRow{img.Name, img.Target, img.CreatedAt, d.Size, img.Labels}
+}
+
 func (a *app) imagesCmd() *cobra.Command {
 	var f format
 	var quiet bool
@@ -101,7 +105,7 @@ func (a *app) imagesCmd() *cobra.Command {
 					if err != nil && !errdefs.IsNotFound(err) {
 						return err
 					}
-					rows = append(rows, imageRow{img.Name, img.Target, img.CreatedAt, d.Size, img.Labels})
+					rows = append(rows, rowOf(img, d))
 				}
 				if quiet {
 					return nil

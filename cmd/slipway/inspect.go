@@ -1,12 +1,17 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/slipwayd/slipway/client"
 )
@@ -68,8 +73,15 @@ func inspect(cmd *cobra.Command, c *client.Client, name string) (any, error) {
 	if err != nil && !errdefs.IsNotFound(err) {
 		return nil, err
 	}
-	d.Image = img
-	return d, nil
+	return struct {
+		imageRow
+		Updated  time.Time            `json:"updated"`
+		Manifest ocispec.Descriptor   `json:"manifest"`
+		Layers   []ocispec.Descriptor `json:"layers"`
+		Config   ocispec.Image        `json:"config"`
+		ConfigID digest.Digest        `json:"configID"`
+		ChainID  digest.Digest        `json:"chainID"` // the snapshot of the topmost layer
+	}{rowOf(img, d), img.UpdatedAt, d.Manifest, d.Layers, d.Config, d.ConfigID, d.ChainID}, nil
 }
 
 func (a *app) infoCmd() *cobra.Command {
@@ -83,7 +95,11 @@ func (a *app) infoCmd() *cobra.Command {
 					return err
 				}
 				if f == "json" {
-					return printJSON(a.out, i)
+					b, err := protojson.Marshal(i) // its names are camelCase, as everywhere here
+					if err != nil {
+						return err
+					}
+					return printJSON(a.out, json.RawMessage(b))
 				}
 				for _, kv := range [][2]string{
 					{"Version", i.Version}, {"Root", i.Root}, {"State", i.State}, {"Snapshotter", i.DefaultSnapshotter},

@@ -42,7 +42,7 @@ func (a *app) logsCmd() *cobra.Command {
 						return false
 					}
 					_, task, err := running(cmd.Context(), c, ct.ID)
-					return err == nil && task != nil
+					return err == nil && task != nil || errdefs.IsUnavailable(err) // a daemon that restarts is no end
 				})
 			})
 		},

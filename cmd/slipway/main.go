@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -40,13 +41,17 @@ func execute(ctx context.Context, args []string, a *app) int {
 	root.SetArgs(args)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	return a.report(ctx, root.ExecuteContext(ctx))
+	err := root.ExecuteContext(ctx)
+	if err != nil && strings.HasPrefix(err.Error(), "unknown command") {
+		err = helpful(root, err)
+	}
+	return a.report(ctx, err)
 }
 
 func (a *app) root() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "slipway", Short: "Run containers, also before their image has landed",
-		SilenceErrors: true, SilenceUsage: true, Version: version,
+		SilenceErrors: true, SilenceUsage: true, DisableSuggestions: true, Version: version,
 	}
 	f := cmd.PersistentFlags()
 	f.StringVar(&a.address, "address", client.Address(), "daemon's socket or named pipe (SLIPWAY_ADDRESS)")
