@@ -293,6 +293,38 @@ func TestSlowed(t *testing.T) {
 	})
 }
 
+// TestTails has many GETs on their way that have delivered what was wanted: the next reader does not wait for their ends.
+func TestTails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newSource(32 * mib)
+		var gates []*gate
+		f.set(func(ctx context.Context, _ int, whole []byte) (io.ReadCloser, error) {
+			g := newGate(ctx, whole)
+			g.open = 4096
+			gates = append(gates, g)
+			return g, nil
+		})
+		s, b := begin(t, f, Options{Parallel: 2})
+		for i := range 8 {
+			mustRead(t, b, f, Foreground, i*2*mib, 4096)
+		}
+		if st := s.Stats(); st.InFlight != 8 || st.Demand.Requests != 8 {
+			t.Errorf("%+v", st)
+		}
+		// There is a bound to that, and to those who wait too.
+		var late errgroup.Group
+		late.Go(func() error { return read(b, f, Foreground, 30*mib, 4096) })
+		synctest.Wait()
+		if st := s.Stats(); st.InFlight != 8 || st.Queued != 1 {
+			t.Errorf("%+v", st)
+		}
+		gates[3].more <- mib
+		if err := late.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // TestCancel: a reader who goes away does not break its GET off, and what nobody waits for is not begun.
 func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

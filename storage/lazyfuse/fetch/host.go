@@ -77,9 +77,6 @@ func (h *host) dispatch() {
 
 // next is the most urgent piece that may go, the oldest of those.
 func (h *host) next(now time.Time) *piece {
-	if len(h.active) >= h.limit {
-		return nil
-	}
 	for class := range classes {
 		if !h.room(class) {
 			continue
@@ -101,22 +98,30 @@ func (h *host) earliest(p *piece) time.Time {
 }
 
 // room says whether the class may have one more GET. Two places are kept for those who wait; the background has a quarter,
-// and one while somebody waits.
+// and one while somebody waits. Those who wait do not queue up behind GETs that have delivered what was wanted and go on only
+// because nobody breaks them off.
 func (h *host) room(class Class) bool {
 	var n [classes]int
+	waited := 0
 	for _, p := range h.active {
 		n[p.class]++
-	}
-	switch class {
-	case Profile:
-		return n[Profile]+n[Background] < max(1, h.limit-2)
-	case Background:
-		if h.urgent() {
-			return n[Background] < 1
+		if p.urgent() {
+			waited++
 		}
-		return n[Background] < max(1, h.limit/4)
 	}
-	return true
+	if class == Foreground {
+		return waited < h.limit && len(h.active) < 4*h.limit
+	}
+	if len(h.active) >= h.limit {
+		return false
+	}
+	if class == Profile {
+		return n[Profile]+n[Background] < max(1, h.limit-2)
+	}
+	if h.urgent() {
+		return n[Background] < 1
+	}
+	return n[Background] < max(1, h.limit/4)
 }
 
 // urgent says whether anybody but the background waits for this host.
