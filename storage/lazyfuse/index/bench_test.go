@@ -2,6 +2,7 @@ package index
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
@@ -28,7 +29,8 @@ func layer(b *testing.B) []byte {
 	return gzipped(6)(tarOf(b, items))
 }
 
-func BenchmarkGunzip(b *testing.B) {
+// BenchmarkPull is what pulling does with a layer anyway: it decompresses, and hashes what comes out.
+func BenchmarkPull(b *testing.B) {
 	blob := layer(b)
 	b.SetBytes(int64(len(blob)))
 	for b.Loop() {
@@ -36,14 +38,14 @@ func BenchmarkGunzip(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := io.Copy(io.Discard, struct{ io.Reader }{r}); err != nil {
+		if _, err := io.Copy(sha256.New(), struct{ io.Reader }{r}); err != nil {
 			b.Fatal(err)
 		}
 		_ = r.Close()
 	}
 }
 
-// BenchmarkRecord is BenchmarkGunzip with an index, and tells how large it is.
+// BenchmarkRecord is BenchmarkPull with an index, and tells how large it is.
 func BenchmarkRecord(b *testing.B) {
 	blob := layer(b)
 	b.SetBytes(int64(len(blob)))
