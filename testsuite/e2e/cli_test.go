@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -66,8 +67,86 @@ func TestSlipwayFailsClearly(t *testing.T) {
 		_, err := d.trySlipway(t, tt.args...)
 		if exitCode(err) <= 0 || !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(tt.says)) {
 			t.Errorf("%q: %v", tt.args, err)
-		} else if n := strings.Count(err.Error(), "slipway: "); n != 1 || strings.Contains(err.Error(), "Is slipwayd running") {
+		} else if n := strings.Count(err.Error(), "slipway: "); n != 1 || strings.Contains(err.Error(), "is slipwayd running") {
 			t.Errorf("%q does not say in one line what is wrong: %v", tt.args, err)
 		}
 	}
+}
+
+func TestSlipwayTellsWhyAProgramDidNotStart(t *testing.T) {
+	d := startDaemon(t)
+	d.slipway(t, "pull", busybox)
+	id := name(t)
+	d.slipway(t, "run", "-d", "--name", id, busybox, "sleep", "1000")
+	for _, tt := range []struct {
+		program string
+		code    int
+		says    string
+	}{
+		{"nope", 127, "executable file not found"},
+		{"/nope", 127, "no such file"},
+		{"/etc", 126, "is a directory"},
+		{"/etc/passwd", 126, "permission denied"},
+	} {
+		for _, args := range [][]string{{"run", "--rm", busybox, tt.program}, {"run", "-d", busybox, tt.program}, {"exec", id, tt.program}} {
+			_, err := d.trySlipway(t, args...)
+			if exitCode(err) != tt.code || !strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "default+") {
+				t.Errorf("%q: want exit code %d and %q, got %v", args, tt.code, tt.says, err)
+			}
+		}
+	}
+	if _, err := d.trySlipway(t, "rmi", busybox); err == nil || !strings.Contains(err.Error(), id) {
+		t.Errorf("an image that %s uses is removed: %v", id, err)
+	}
+	d.slipway(t, "rm", "-f", id)
+	d.slipway(t, "rm", "-f", id) // not there, which is what was asked for
+	d.checkNoContainers(t, id)
+}
+
+// A client that stays with a container sees its end, however often the daemon restarts meanwhile.
+func TestSlipwayWaitsForTheDaemon(t *testing.T) {
+	d := startDaemon(t)
+	d.slipway(t, "pull", busybox)
+	id := name(t)
+	gate := filepath.Join(t.TempDir(), "gate")
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	type end struct {
+		out string
+		err error
+	}
+	ended := make(chan end, 1)
+	go func() {
+		out, err := d.trySlipway(t, "run", "--rm", "--name", id, "-v", filepath.Dir(gate)+":/gate", busybox,
+			"sh", "-c", "echo begun; while [ -e /gate/gate ]; do sleep 0.05; done; echo done; exit 9")
+		ended <- end{out, err}
+	}()
+	eventually(t, "the container", func() bool { return strings.Contains(d.slipway(t, "ps", "-q"), id) })
+	d.kill()
+	d.start()
+	d.stop()
+	if err := os.Remove(gate); err != nil {
+		t.Fatal(err)
+	}
+	d.start()
+	if e := <-ended; exitCode(e.err) != 9 || e.out != "begun\ndone\n" {
+		t.Errorf("got %q, %v", e.out, e.err)
+	}
+	d.checkNoContainers(t, id)
+}
+
+func TestDaemonsSideBySide(t *testing.T) {
+	one, two := startDaemon(t), startDaemon(t)
+	id := name(t)
+	for _, d := range []*daemon{one, two} {
+		d.slipway(t, "pull", busybox)
+		d.slipway(t, "run", "-d", "--name", id, busybox, "sleep", "1000")
+	}
+	one.slipway(t, "rm", "-f", id)
+	if out := two.slipway(t, "exec", id, "echo", "alive"); out != "alive\n" {
+		t.Errorf("the other daemon's container of that name says %q", out)
+	}
+	two.slipway(t, "rm", "-f", id)
+	two.checkNoContainers(t, id)
 }
