@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -187,6 +188,39 @@ func TestLazyLayer(t *testing.T) {
 	if err := h.Detach(ctx, id); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestCorruptLayer is criterion 12 from the registry to the reader: wrong bytes are EIO, never seen or kept, and fetched again.
+func TestCorruptLayer(t *testing.T) {
+	h, r := startHost(t), registry.Start(t)
+	files := testFiles()
+	id, dir := h.state(t, r, files)
+	check(t, h.Attach(context.Background(), id, dir))
+	p := filepath.Join(h.path("mnt"), id, "owned")
+	r.Fault(registry.Match{Method: "GET", Path: "/blobs/"}, corruptAll)
+	if data, err := os.ReadFile(p); !errors.Is(err, unix.EIO) {
+		t.Errorf("read %q, %v; want EIO", data, err)
+	}
+	r.Heal()
+	if data, err := os.ReadFile(p); err != nil || string(data) != "owned" {
+		t.Errorf("after recovery: %q, %v", data, err)
+	}
+	expect(t, filepath.Join(h.path("mnt"), id), files)
+}
+
+// corruptAll turns every byte of a body.
+func corruptAll(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	next.ServeHTTP(corruptWriter{w}, r)
+}
+
+type corruptWriter struct{ http.ResponseWriter }
+
+func (w corruptWriter) Write(p []byte) (int, error) {
+	bad := make([]byte, len(p))
+	for i := range p {
+		bad[i] = ^p[i]
+	}
+	return w.ResponseWriter.Write(bad)
 }
 
 // TestPrefetch replays what a first container opened in a second one, before that one asks.

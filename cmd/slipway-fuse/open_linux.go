@@ -104,7 +104,7 @@ func (o *opener) open(id, dir string) (server.Layer, error) {
 		return nil, err
 	}
 	return layer.New(layer.Config{Index: x, Digest: digest.FromBytes(document), Cache: o.cache, Units: o.units, Own: src.Own,
-		Blob: o.scheduler.Blob(ref.Host, src.Descriptor, remote)}), nil
+		Blob: newBlob(func() *fetch.Blob { return o.scheduler.Blob(ref.Host, src.Descriptor, remote) })}), nil
 }
 
 func (s *source) credentials() registry.CredentialFunc {

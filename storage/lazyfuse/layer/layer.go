@@ -269,11 +269,14 @@ func (l *Layer) unit(ctx context.Context, class fetch.Class, u int) ([]byte, err
 		}
 		l.fetched[class].Add(unit.Length)
 		data, err := l.Decode(u, bytes.NewReader(packed))
-		if err == nil || try == l.cfg.Retry || ctx.Err() != nil {
-			return data, err
+		if err == nil {
+			return data, nil
 		}
 		if d, ok := l.cfg.Blob.(discarder); ok {
 			d.Discard(unit.Offset, unit.Length)
+		}
+		if try == l.cfg.Retry || ctx.Err() != nil {
+			return nil, err
 		}
 	}
 }
