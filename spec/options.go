@@ -66,9 +66,15 @@ func Cwd(dir string) Opt {
 	}
 }
 
+// maxHostname is what a kernel takes (sethostname(2), HOST_NAME_MAX).
+const maxHostname = 64
+
 // Hostname sets the name that the container sees as its own.
 func Hostname(name string) Opt {
 	return func(s *specs.Spec) error {
+		if name == "" || len(name) > maxHostname || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) {
+			return fmt.Errorf("host name %q is not 1 to %d visible ASCII characters without slashes", name, maxHostname)
+		}
 		s.Hostname = name
 		return Env("HOSTNAME=" + name)(s)
 	}

@@ -117,3 +117,14 @@ func TestParseVolume(t *testing.T) {
 		}
 	}
 }
+
+func TestHostname(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"web": true, "web-1.example": true, strings.Repeat("a", 64): true,
+		"": false, "a b": false, "a/b": false, "ä": false, strings.Repeat("a", 65): false,
+	} {
+		if _, err := New("linux", Args("true"), Hostname(name)); (err == nil) != ok {
+			t.Errorf("Hostname(%q): %v", name, err)
+		}
+	}
+}
