@@ -150,6 +150,7 @@ func TestMistakes(t *testing.T) {
 		"unknown flag":   {[]string{"ps", "--nope"}, "--nope"},
 		"unknown format": {[]string{"ps", "--format", "xml"}, "neither json nor table"},
 		"no image":       {[]string{"run"}, "at least 1 arg"},
+		"no number":      {[]string{"run", "--cpus", "x", "y"}, `"--cpus" flag: invalid syntax; see slipway run --help`},
 		"no command":     {[]string{"rn"}, "see slipway --help"},
 		"bad signal":     {[]string{"kill", "-s", "NOPE", "x"}, "NOPE"},
 		"bad network":    {[]string{"run", "--network", "mars", "x"}, "is slipwayd running?"},
@@ -182,6 +183,7 @@ func TestExplainStart(t *testing.T) {
 		head + `exec: "/no": stat /no: no such file or directory`:                            {errdefs.ErrInvalidArgument, 127, `cannot run "/no" in a: stat /no: no such file or directory`},
 		head + `exec: "/etc/passwd": permission denied`:                                      {errdefs.ErrInvalidArgument, 126, `cannot run "/etc/passwd" in a: permission denied`},
 		head + `error during container init: mkdir /etc/passwd: not a directory`:             {errors.New("invalid argument"), 125, "cannot start a: mkdir /etc/passwd: not a directory: invalid argument"},
+		head + "error during container init: sethostname":                                    {errdefs.ErrInvalidArgument, 125, "cannot start a: sethostname: invalid argument"},
 		"lease expired": {errdefs.ErrUnavailable, 125, "lease expired"},
 	} {
 		var errs bytes.Buffer

@@ -43,7 +43,10 @@ func explainStart(err error, id string) error {
 	if !ok {
 		return err
 	}
-	reason = sentence(err, strings.TrimPrefix(reason, "error during container init: "))
+	reason = strings.TrimPrefix(reason, "error during container init: ")
+	if strings.HasPrefix(reason, "exec: ") { // elsewhere "invalid argument" may be the kernel's reason
+		reason = sentence(err, reason)
+	}
 	e := &notStarted{code: exitDaemon, text: fmt.Sprintf("cannot start %s: %s", id, reason), err: err}
 	program, why, ok := strings.Cut(strings.TrimPrefix(reason, "exec: "), ": ")
 	if !ok || !strings.HasPrefix(reason, "exec: ") {
@@ -92,10 +95,14 @@ func (a *app) report(ctx context.Context, err error) int {
 		fmt.Fprintf(a.err, "slipway: cannot reach the daemon at %s: %s\n", a.address, unreachable(err))
 		return exitDaemon
 	}
+	errors.As(err, &start)
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		fmt.Fprintln(a.err, "slipway:", sentence(err, line))
+		if start == nil || line != start.text {
+			line = sentence(err, line)
+		}
+		fmt.Fprintln(a.err, "slipway:", line)
 	}
-	if errors.As(err, &start) {
+	if start != nil {
 		return start.code
 	}
 	return exitDaemon

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -70,12 +71,15 @@ func (a *app) root() *cobra.Command {
 	return cmd
 }
 
+// goNames are words of Go's standard library in errors of flags.
+var goNames = regexp.MustCompile(`strconv\.\w+: parsing "[^"]*": `)
+
 // helpful adds to a mistake in the command line where the right form is found.
 func helpful(cmd *cobra.Command, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
+	return fmt.Errorf("%s; see %s --help", goNames.ReplaceAllString(err.Error(), ""), cmd.CommandPath())
 }
 
 func envOr(name, otherwise string) string {
