@@ -24,6 +24,9 @@ type settler struct {
 }
 
 func (s *settler) directory(number uint32, path string) error {
+	if len(path) > maxPath {
+		return invalid("a directory deeper than paths are long")
+	}
 	n := &s.nodes[number]
 	if n.mode&impliedFlag != 0 {
 		if err := s.inherit(n, path); err != nil {
