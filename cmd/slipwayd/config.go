@@ -185,6 +185,9 @@ func (c config) check() error {
 	if c.Address == "" {
 		return errors.New("address must not be empty")
 	}
+	if !filepath.IsAbs(strings.TrimPrefix(c.Address, "unix://")) { // shims look for it from another directory
+		return fmt.Errorf("address must be an absolute path, not %q", c.Address)
+	}
 	for _, choice := range []struct {
 		key, value string
 		allowed    []string

@@ -48,6 +48,7 @@ func TestConfigErrorsNamePlaceAndKey(t *testing.T) {
 		"bad group":         {"[shim]\ngroup = \"node\"\n", "shim.group must be one of host, pod, container"},
 		"bad driver":        {"[storage]\ndriver = \"zfs\"\n", "storage.driver must be one of"},
 		"relative root":     {"root = \"data\"\n", "root must be an absolute path"},
+		"relative address":  {"address = \"s.sock\"\n", "address must be an absolute path"},
 		"no address":        {"address = \"\"\n", "address must not be empty"},
 		"bad duration":      {"[gc]\ndelay = \"soon\"\n", "soon"},
 		"bare number":       {"[gc]\ndelay = 5\n", `duration "5"`},
