@@ -141,6 +141,11 @@ func TestLoadRefuses(t *testing.T) {
 			t.Errorf("%s: %s, %v", name, urls(hosts), err)
 		}
 	}
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"x/hosts.toml": "\nserver = [\n"})
+	if _, err := Load([]string{dir}, "x", Default{}); err == nil || !strings.Contains(err.Error(), "x/hosts.toml: line 2, column") {
+		t.Errorf("bad TOML gives %v, want its place", err)
+	}
 	for _, registry := range []string{"", ".", "..", "a/b", `a\b`} {
 		if _, err := Load([]string{t.TempDir()}, registry, Default{}); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("registry %q: %v", registry, err)

@@ -1,6 +1,7 @@
 package hosts
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -37,6 +38,11 @@ type file struct {
 func parse(data []byte, registry string, d Default) ([]Host, error) {
 	var f file
 	if err := toml.Unmarshal(data, &f); err != nil {
+		var at *toml.DecodeError
+		if errors.As(err, &at) {
+			line, column := at.Position()
+			return nil, fmt.Errorf("line %d, column %d: %w: %w", line, column, err, errdefs.ErrInvalidArgument)
+		}
 		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	if len(f.Host) > maxHosts {
