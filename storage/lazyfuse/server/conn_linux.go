@@ -29,6 +29,8 @@ const (
 
 	backingOpen, backingClose = 0x4010e501, 0x4004e502 // ioctls on /dev/fuse
 
+	requestSize = 32 << 10 // bytes of the largest request that a read-only mount sees, but for lists of what was forgotten
+
 	idleReaders = 3 // goroutines that wait in read(2) for the next request
 )
 
@@ -86,6 +88,7 @@ func (c *conn) read() error {
 		return fmt.Errorf("cannot map memory for FUSE requests: %w", err)
 	}
 	defer func() { _ = unix.Munmap(buf) }()
+	pin(buf[:requestSize])
 	for {
 		n, err := unix.Read(c.fd, buf)
 		switch {
@@ -108,6 +111,15 @@ func (c *conn) read() error {
 			return nil
 		}
 	}
+}
+
+// pin makes memory be there and stay. Were it not, a process that is killed just as the kernel copies a request to it would take
+// the request along: the kernel fetches no page for a dying process, and answers EIO to who asked.
+func pin(p []byte) {
+	for i := 0; i < len(p); i += os.Getpagesize() {
+		p[i] = 1
+	}
+	_ = unix.Mlock(p) // without it, swapping would bring the danger back
 }
 
 // answer handles one request and writes what comes of it.

@@ -123,6 +123,7 @@ func (s *Server) handshake() error {
 		if err := s.conn.resend(); err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("cannot ask the kernel to begin: %w", err)
 		}
+		pin(buf[:requestSize])
 		n, err := readRequest(s.conn.fd, buf)
 		if err != nil {
 			return err

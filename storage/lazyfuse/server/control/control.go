@@ -85,7 +85,8 @@ var kinds = map[string]error{
 // Client speaks to the server behind a socket. It holds no connection and is safe for concurrent use.
 type Client struct{ Socket string }
 
-// Attach adds layer id, whose state is in dir, to the mount. AlreadyExists when it is there.
+// Attach adds layer id, whose state is in dir, to the mount. AlreadyExists when it is there, which after an Unavailable means
+// that the server attached it before it died.
 func (c Client) Attach(ctx context.Context, id, dir string) error {
 	_, err := c.call(ctx, request{Op: "attach", ID: id, Dir: dir})
 	return err
