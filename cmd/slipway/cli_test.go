@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -207,5 +208,24 @@ func TestReport(t *testing.T) {
 	}
 	if code := a.report(t.Context(), errors.Join(nil, exitCode(3))); code != 3 {
 		t.Errorf("the container's exit code became %d", code)
+	}
+}
+
+// Names are worked on side by side: each of these waits for the others.
+func TestEach(t *testing.T) {
+	names := []string{"c", "a", "b"}
+	var all sync.WaitGroup
+	all.Add(len(names))
+	var out bytes.Buffer
+	err := (&app{out: &out}).each(names, func(name string) error {
+		all.Done()
+		all.Wait()
+		if name == "a" {
+			return errors.New("boom")
+		}
+		return nil
+	})
+	if out.String() != "c\nb\n" || err == nil || err.Error() != "a: boom" {
+		t.Errorf("got %q, %v", out.String(), err)
 	}
 }
