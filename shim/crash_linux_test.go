@@ -91,6 +91,7 @@ func TestShimKilled(t *testing.T) {
 			}
 		}
 	}
+	w.await("default /tasks/exit logs/logs 5") // Wait is answered a moment before the event is told
 	for _, e := range []string{"default /tasks/exit dies/e1 137", "default /tasks/exit dies/dies 137", "default /tasks/exit logs/logs 5"} {
 		if n := w.count(e); n != 1 {
 			t.Errorf("event %q was told %d times", e, n)
