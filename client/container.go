@@ -34,6 +34,9 @@ const (
 	LabelAutoRemove = "slipway.io/auto-remove"
 )
 
+// DetachedExec begins the id of a process whose end nobody waits for: see Task.NewProcess. The daemon deletes it then.
+const DetachedExec = "slipway-detached-"
+
 // labelExpire keeps a snapshot from collection until the time it gives (RFC 3339). Slipway's daemon honours it on snapshots;
 // on containerd's, give the context a lease.
 const labelExpire = "containerd.io/gc.expire"

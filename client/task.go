@@ -92,7 +92,8 @@ func (c *Client) Statuses(ctx context.Context) (map[string]Status, error) {
 	return out, nil
 }
 
-// NewProcess prepares one more process; Start runs it. id must be unused in the task.
+// NewProcess prepares one more process; Start runs it. id must be unused in the task. The process is there until Delete, unless
+// its id begins with DetachedExec: then until its end.
 func (t *Task) NewProcess(ctx context.Context, id string, p *specs.Process, s Streams) (*Process, error) {
 	b, err := json.Marshal(p)
 	if err != nil {

@@ -25,11 +25,16 @@ type taskTable struct {
 	mu      sync.Mutex
 	tasks   map[string]shim.State
 	created []shim.CreateOptions
+
+	deletedExecs chan string
+
 	images  map[string]string // files that Checkpoint writes
 	restore map[string]string // files that the last Create found in its checkpoint
 }
 
-func newTaskTable() *taskTable { return &taskTable{tasks: map[string]shim.State{}} }
+func newTaskTable() *taskTable {
+	return &taskTable{tasks: map[string]shim.State{}, deletedExecs: make(chan string, 8)}
+}
 
 func (f *taskTable) Restore(context.Context) error { return nil }
 func (f *taskTable) Close() error                  { return nil }
@@ -63,7 +68,11 @@ func (f *taskTable) State(_ context.Context, ns, id, _ string) (shim.State, erro
 	return st, nil
 }
 
-func (f *taskTable) Delete(ctx context.Context, ns, id, _ string) (shim.Exit, error) {
+func (f *taskTable) Delete(ctx context.Context, ns, id, exec string) (shim.Exit, error) {
+	if exec != "" {
+		f.deletedExecs <- ns + "/" + id + "/" + exec
+		return shim.Exit{}, nil
+	}
 	st, err := f.State(ctx, ns, id, "")
 	if err != nil {
 		return shim.Exit{}, err

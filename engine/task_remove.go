@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/containerd/errdefs"
 
@@ -18,6 +19,10 @@ import (
 // with its task, snapshot and log. That also happens when the exit came while no daemon was there to see it.
 const LabelAutoRemove = "slipway.io/auto-remove"
 
+// DetachedExec begins the ids of executed processes that nobody waits for: the daemon deletes them when they have exited. One
+// that exits while no daemon is there goes with its task.
+const DetachedExec = "slipway-detached-"
+
 // LogFile is where a client keeps a container's output if it wants it to go with the container.
 func (e *Engine) LogFile(namespace, id string) string {
 	return filepath.Join(e.root, "logs", namespace, id+".log")
@@ -28,24 +33,31 @@ func (e *Engine) TaskEvent(ctx context.Context, ev Event) error {
 	if err := e.Publish(ctx, ev); err != nil {
 		return err
 	}
-	if id := e.endedInit(ev); id != "" {
-		// Not here: the shim that waits for this call to return is the one that deletes the task.
-		e.background(func(ctx context.Context) { e.autoRemove(ctx, ev.Namespace, id) })
+	// Not here: the shim that waits for this call to return is the one that deletes.
+	switch container, process := e.ended(ev); {
+	case container == "":
+	case process == "" || process == container:
+		e.background(func(ctx context.Context) { e.autoRemove(ctx, ev.Namespace, container) })
+	case strings.HasPrefix(process, DetachedExec):
+		e.background(func(ctx context.Context) { e.removeExec(ctx, ev.Namespace, container, process) })
 	}
 	return nil
 }
 
-// endedInit is the container whose init ended, if that is what ev tells.
-func (e *Engine) endedInit(ev Event) string {
-	if ev.Topic != "/tasks/exit" {
-		return ""
+// ended is the container and the process whose exit ev tells of; "" when it tells of something else.
+func (e *Engine) ended(ev Event) (container, process string) {
+	if ev.Topic == "/tasks/exit" {
+		container, _ = e.events.field(ev.Payload, []string{"container_id"})
+		process, _ = e.events.field(ev.Payload, []string{"id"})
 	}
-	container, _ := e.events.field(ev.Payload, []string{"container_id"})
-	process, _ := e.events.field(ev.Payload, []string{"id"})
-	if process != "" && process != container {
-		return "" // an executed process
+	return container, process
+}
+
+// removeExec deletes an executed process that has exited.
+func (e *Engine) removeExec(ctx context.Context, ns, container, process string) {
+	if _, err := e.tasks.Delete(ctx, ns, container, process); err != nil && ctx.Err() == nil && !errdefs.IsNotFound(err) {
+		e.log.Warn("cannot delete a detached process that has exited; it goes with its container", "namespace", ns, "container", container, "exec", process, "err", err)
 	}
-	return container
 }
 
 // autoRemove deletes a container whose init has exited, when its label says so.

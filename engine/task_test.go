@@ -57,23 +57,20 @@ func TestCreateTask(t *testing.T) {
 	}
 }
 
-func TestEndedInit(t *testing.T) {
+func TestEnded(t *testing.T) {
 	b := newBench(t)
-	for want, ev := range map[string]Event{
-		"a": {Topic: "/tasks/exit", Payload: exitPayload{"container_id": "a", "id": "a"}},
-		"b": {Topic: "/tasks/exit", Payload: exitPayload{"container_id": "b"}},
+	for _, tt := range []struct {
+		ev                 Event
+		container, process string
+	}{
+		{Event{Topic: "/tasks/exit", Payload: exitPayload{"container_id": "a", "id": "a"}}, "a", "a"},
+		{Event{Topic: "/tasks/exit", Payload: exitPayload{"container_id": "b"}}, "b", ""},
+		{Event{Topic: "/tasks/exit", Payload: exitPayload{"container_id": "a", "id": "exec"}}, "a", "exec"},
+		{Event{Topic: "/tasks/start", Payload: exitPayload{"container_id": "a", "id": "a"}}, "", ""},
+		{Event{Topic: "/tasks/exit", Payload: opaque.Any{TypeURL: "unknown"}}, "", ""},
 	} {
-		if got := b.endedInit(ev); got != want {
-			t.Errorf("%v: got %q, want %q", ev, got, want)
-		}
-	}
-	for _, ev := range []Event{
-		{Topic: "/tasks/exit", Payload: exitPayload{"container_id": "a", "id": "exec"}},
-		{Topic: "/tasks/start", Payload: exitPayload{"container_id": "a", "id": "a"}},
-		{Topic: "/tasks/exit", Payload: opaque.Any{TypeURL: "unknown"}},
-	} {
-		if got := b.endedInit(ev); got != "" {
-			t.Errorf("%v: got %q, want nothing", ev, got)
+		if c, p := b.ended(tt.ev); c != tt.container || p != tt.process {
+			t.Errorf("%v: got %q, %q", tt.ev, c, p)
 		}
 	}
 }
@@ -153,6 +150,23 @@ func (b *bench) checkContainer(t *testing.T, id string, there bool) {
 		if left, _ := b.driver.List(t.Context()); len(left) > 0 {
 			t.Errorf("layers are left: %q", left)
 		}
+	}
+}
+
+// Only the processes that nobody waits for are deleted.
+func TestDetachedProcessesAreDeleted(t *testing.T) {
+	b := newBench(t)
+	for _, process := range []string{"mine", DetachedExec + "1"} {
+		ev := Event{Namespace: benchNS, Topic: "/tasks/exit", Payload: exitPayload{"container_id": "c", "id": process}}
+		if err := b.TaskEvent(t.Context(), ev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := <-b.tasks.deletedExecs, benchNS+"/c/"+DetachedExec+"1"; got != want {
+		t.Errorf("deleted %s, want %s", got, want)
+	}
+	if len(b.tasks.deletedExecs) > 0 {
+		t.Errorf("deleted %s too", <-b.tasks.deletedExecs)
 	}
 }
 

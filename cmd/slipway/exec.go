@@ -50,7 +50,11 @@ func (a *app) execCmd() *cobra.Command {
 						s.Stdin = a.in
 					}
 				}
-				proc, err := task.NewProcess(cmd.Context(), newID(), p, s)
+				id := newID()
+				if e.detach {
+					id = client.DetachedExec + id
+				}
+				proc, err := task.NewProcess(cmd.Context(), id, p, s)
 				if err != nil {
 					return err
 				}
