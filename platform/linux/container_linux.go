@@ -66,13 +66,22 @@ func newContainer(e *Executor, id, dir string) *container {
 
 func (c *container) ID() string             { return c.id }
 func (c *container) Init() platform.Process { return c.init }
-func (c *container) rootfs() string         { return filepath.Join(c.record.Bundle, "rootfs") }
+
+// name is what users call the container; its id may carry more, such as a namespace.
+func (c *container) name() string {
+	if c.record == nil {
+		return c.id
+	}
+	return c.record.Name
+}
+
+func (c *container) rootfs() string { return filepath.Join(c.record.Bundle, "rootfs") }
 
 // cgroups answers a manager of the container's cgroup apart from libcontainer's, whose lock is held while a process starts.
 func (c *container) cgroups() (cgroups.Manager, error) {
 	c.cgroupOnce.Do(func() {
 		if c.record == nil {
-			c.cgroupErr = fmt.Errorf("container %q was never created: %w", c.id, errdefs.ErrNotFound)
+			c.cgroupErr = fmt.Errorf("container %q was never created: %w", c.name(), errdefs.ErrNotFound)
 			return
 		}
 		var paths map[string]string // nil has the manager look for them, which costs it a dozen files of /proc
@@ -105,7 +114,7 @@ func (c *container) Exec(ctx context.Context, s platform.ProcessSpec) (platform.
 		return nil, fmt.Errorf("cannot execute process %q: its spec is no runtime-spec process object with args: %w", s.ID, errdefs.ErrInvalidArgument)
 	}
 	if !c.init.running() {
-		return nil, fmt.Errorf("cannot execute process %q: container %q is not running: %w", s.ID, c.id, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("cannot execute process %q: container %q is not running: %w", s.ID, c.name(), errdefs.ErrFailedPrecondition)
 	}
 	c.e.privileges.fit(&spec, c.e.log)
 	program, err := libcontainerProcess(&spec)
@@ -140,14 +149,14 @@ func (c *container) Pids(ctx context.Context) ([]int, error) {
 	}
 	pids, err := cg.GetAllPids()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("cannot list the processes of container %q: %w", c.id, err)
+		return nil, fmt.Errorf("cannot list the processes of container %q: %w", c.name(), err)
 	}
 	return pids, nil
 }
 
 func (c *container) Delete(ctx context.Context) error {
 	if c.init.running() {
-		return fmt.Errorf("cannot delete container %q: it runs; kill it first: %w", c.id, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("cannot delete container %q: it runs; kill it first: %w", c.name(), errdefs.ErrFailedPrecondition)
 	}
 	c.deleting.Lock()
 	defer c.deleting.Unlock()
@@ -158,10 +167,10 @@ func (c *container) Delete(ctx context.Context) error {
 		return nil
 	}
 	if err := c.end(ctx); err != nil {
-		return fmt.Errorf("cannot delete container %q: %w", c.id, err)
+		return fmt.Errorf("cannot delete container %q: %w", c.name(), err)
 	}
 	if err := c.remove(); err != nil {
-		return fmt.Errorf("cannot delete container %q: %w", c.id, err)
+		return fmt.Errorf("cannot delete container %q: %w", c.name(), err)
 	}
 	return nil
 }
@@ -296,7 +305,7 @@ func (c *container) killAll() error {
 		err = thawErr
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot kill all processes of container %q: %w", c.id, err)
+		return fmt.Errorf("cannot kill all processes of container %q: %w", c.name(), err)
 	}
 	return c.awaitEmpty(cg)
 }
@@ -313,7 +322,7 @@ func (c *container) awaitEmpty(cg cgroups.Manager) error {
 		}
 		time.Sleep(wait)
 	}
-	return fmt.Errorf("processes of container %q do not die: %w", c.id, errdefs.ErrUnavailable)
+	return fmt.Errorf("processes of container %q do not die: %w", c.name(), errdefs.ErrUnavailable)
 }
 
 // release closes what this executor holds of the container.

@@ -31,10 +31,10 @@ func (c *container) freeze(pause bool) error {
 		do = func() error { return c.cli.freeze(pause) }
 	}
 	if c.init.hasEnded() || paused == pause {
-		return fmt.Errorf("cannot %s container %q: it has ended, or is so already: %w", verb, c.id, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("cannot %s container %q: it has ended, or is so already: %w", verb, c.name(), errdefs.ErrFailedPrecondition)
 	}
 	if err := do(); err != nil {
-		return fmt.Errorf("cannot %s container %q: %w", verb, c.id, classify(err))
+		return fmt.Errorf("cannot %s container %q: %w", verb, c.name(), classify(err))
 	}
 	c.setPaused(pause)
 	return nil
@@ -59,7 +59,7 @@ func (c *container) thawDying() error {
 		return err
 	}
 	if err := cg.Freeze(cgroups.Thawed); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot thaw container %q, so that it can die: %w", c.id, err)
+		return fmt.Errorf("cannot thaw container %q, so that it can die: %w", c.name(), err)
 	}
 	c.setPaused(false)
 	return nil
@@ -70,18 +70,18 @@ func (c *container) Update(ctx context.Context, resources json.RawMessage, annot
 	c.updating.Lock()
 	defer c.updating.Unlock()
 	if c.init.hasEnded() {
-		return fmt.Errorf("cannot update container %q: it has ended: %w", c.id, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("cannot update container %q: it has ended: %w", c.name(), errdefs.ErrFailedPrecondition)
 	}
 	merged, err := mergeResources(c.record.Resources, resources)
 	if err != nil {
-		return fmt.Errorf("cannot update container %q: %v: %w", c.id, err, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("cannot update container %q: %v: %w", c.name(), err, errdefs.ErrInvalidArgument)
 	}
 	wanted, err := specconv.CreateCgroupConfig(&specconv.CreateOpts{
 		CgroupName: c.record.Name,
 		Spec:       &specs.Spec{Linux: &specs.Linux{Resources: merged}},
 	}, nil)
 	if err != nil {
-		return fmt.Errorf("cannot update container %q: %v: %w", c.id, err, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("cannot update container %q: %v: %w", c.name(), err, errdefs.ErrInvalidArgument)
 	}
 	cg, err := c.cgroups()
 	if err != nil {
@@ -90,7 +90,7 @@ func (c *container) Update(ctx context.Context, resources json.RawMessage, annot
 	// Devices stay as they are: a plug-in may have changed them behind our back.
 	wanted.Resources.SkipDevices = true
 	if err := cg.Set(wanted.Resources); err != nil {
-		return fmt.Errorf("cannot update container %q: %w", c.id, classify(err))
+		return fmt.Errorf("cannot update container %q: %w", c.name(), classify(err))
 	}
 	c.record.Resources = merged
 	return c.writeRecord()

@@ -26,14 +26,14 @@ func (e *Executor) Create(ctx context.Context, s platform.Spec) (platform.Contai
 		s.Name = s.ID
 	}
 	if !validID(s.ID) || !validID(s.Name) {
-		return nil, fmt.Errorf("cannot create container %q: not a valid id (letters, digits and _.+-): %w", s.ID, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("cannot create container %q: not a valid id (letters, digits and _.+-): %w", s.Name, errdefs.ErrInvalidArgument)
 	}
 	if !filepath.IsAbs(s.Bundle) {
-		return nil, fmt.Errorf("cannot create container %q: bundle %q is no absolute path: %w", s.ID, s.Bundle, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("cannot create container %q: bundle %q is no absolute path: %w", s.Name, s.Bundle, errdefs.ErrInvalidArgument)
 	}
 	c, err := e.create(ctx, s)
 	if err != nil {
-		return nil, fmt.Errorf("cannot create container %q: %w", s.ID, err)
+		return nil, fmt.Errorf("cannot create container %q: %w", s.Name, err)
 	}
 	return c, nil
 }

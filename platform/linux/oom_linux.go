@@ -168,7 +168,7 @@ func (c *container) OnOOM(f func()) error {
 	}
 	cancel, err := c.e.oom.watch(cg, notice)
 	if err != nil {
-		return fmt.Errorf("cannot watch container %q run out of memory: %w", c.id, err)
+		return fmt.Errorf("cannot watch container %q run out of memory: %w", c.name(), err)
 	}
 	c.mu.Lock()
 	c.oomCancel = cancel

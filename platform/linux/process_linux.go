@@ -110,7 +110,7 @@ func (p *process) startExec() error {
 	paused := p.c.paused
 	p.c.mu.Unlock()
 	if paused || !p.c.init.running() {
-		return fmt.Errorf("container %q is paused or does not run: %w", p.c.id, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("container %q is paused or does not run: %w", p.c.name(), errdefs.ErrFailedPrecondition)
 	}
 	streams, err := newStdio(p.program, p.io, 0, 0)
 	if err != nil {
@@ -170,7 +170,7 @@ func (p *process) Signal(ctx context.Context, sig int, all bool) error {
 	}
 	for _, pid := range pids {
 		if err := unix.Kill(pid, unix.Signal(sig)); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("cannot send signal %d to process %d of container %q: %w", sig, pid, p.c.id, err)
+			return fmt.Errorf("cannot send signal %d to process %d of container %q: %w", sig, pid, p.c.name(), err)
 		}
 	}
 	return nil
@@ -275,7 +275,7 @@ func (p *process) release() {
 
 func (p *process) String() string {
 	if p.id == "" {
-		return fmt.Sprintf("container %q", p.c.id)
+		return fmt.Sprintf("container %q", p.c.name())
 	}
-	return fmt.Sprintf("process %q of container %q", p.id, p.c.id)
+	return fmt.Sprintf("process %q of container %q", p.id, p.c.name())
 }

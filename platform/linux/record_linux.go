@@ -48,11 +48,11 @@ const recordFile = "record.json"
 func (c *container) writeRecord() error {
 	data, err := json.Marshal(c.record)
 	if err != nil {
-		return fmt.Errorf("cannot encode the record of container %q: %w", c.id, err)
+		return fmt.Errorf("cannot encode the record of container %q: %w", c.name(), err)
 	}
 	part := filepath.Join(c.dir, recordFile+".new")
 	if err := os.WriteFile(part, data, 0o600); err != nil {
-		return fmt.Errorf("cannot write the record of container %q: %w", c.id, err)
+		return fmt.Errorf("cannot write the record of container %q: %w", c.name(), err)
 	}
 	return os.Rename(part, filepath.Join(c.dir, recordFile))
 }

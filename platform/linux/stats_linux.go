@@ -31,7 +31,7 @@ func (c *container) Stats(ctx context.Context) (platform.Stats, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("its cgroup is gone: %w", errdefs.ErrNotFound)
 		}
-		return platform.Stats{}, fmt.Errorf("cannot read what container %q uses: %w", c.id, err)
+		return platform.Stats{}, fmt.Errorf("cannot read what container %q uses: %w", c.name(), err)
 	}
 	if cgroups.IsCgroup2UnifiedMode() {
 		return platform.Stats{Metrics: metricsV2(s, keyedFile(filepath.Join(cg.Path(""), "memory.events")))}, nil
