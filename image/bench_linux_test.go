@@ -13,6 +13,7 @@ import (
 	"github.com/slipwayd/slipway/content"
 	"github.com/slipwayd/slipway/image/registry"
 	"github.com/slipwayd/slipway/storage"
+	"github.com/slipwayd/slipway/storage/lazyfuse/index"
 	"github.com/slipwayd/slipway/storage/overlay"
 	"github.com/slipwayd/slipway/testsuite/ociimage"
 	double "github.com/slipwayd/slipway/testsuite/registry"
@@ -44,7 +45,8 @@ func (s overlayStaged) Apply(ctx context.Context, diff io.Reader) error {
 func (s overlayStaged) Commit(context.Context) error    { return nil }
 func (s overlayStaged) Abort(ctx context.Context) error { return s.driver.Remove(ctx, s.layer.ID) }
 
-// BenchmarkPull pulls and unpacks, durably, two layers of 32 MB, or the image that SLIPWAY_BENCH_IMAGE names.
+// BenchmarkPull pulls and unpacks, durably, two layers of 32 MB, or the image that SLIPWAY_BENCH_IMAGE names, without and
+// with the making of indexes.
 func BenchmarkPull(b *testing.B) {
 	ref := os.Getenv("SLIPWAY_BENCH_IMAGE")
 	if ref == "" {
@@ -52,6 +54,11 @@ func BenchmarkPull(b *testing.B) {
 		r.Push("bench:v1", ociimage.Image{Layers: []ociimage.Layer{layer("a", noise(1, 32<<20)), layer("b", noise(2, 32<<20))}})
 		ref = r.Host() + "/bench:v1"
 	}
+	b.Run("plain", func(b *testing.B) { benchmarkPull(b, ref, nil) })
+	b.Run("recorded", func(b *testing.B) { benchmarkPull(b, ref, &fakeRecorder{kept: map[digest.Digest]*index.Index{}}) })
+}
+
+func benchmarkPull(b *testing.B, ref string, recorder Recorder) {
 	for b.Loop() {
 		b.StopTimer()
 		dir := b.TempDir()
@@ -63,7 +70,7 @@ func BenchmarkPull(b *testing.B) {
 		if err != nil {
 			b.Skipf("no overlay driver here: %v", err)
 		}
-		o := PullOptions{Ref: ref, Registry: registry.New(registry.Config{}), Store: storeOn(blobs), Layers: overlayLayers{driver, new(atomic.Int64)}}
+		o := PullOptions{Ref: ref, Registry: registry.New(registry.Config{}), Store: storeOn(blobs), Layers: overlayLayers{driver, new(atomic.Int64)}, Recorder: recorder}
 		b.StartTimer()
 		if _, err := Pull(context.Background(), o); err != nil {
 			b.Fatal(err)

@@ -72,6 +72,26 @@ type Staged interface {
 	Abort(ctx context.Context) error
 }
 
+// Recorder learns of layers what is where in them while they are pulled in full, so that the next pull need not be. It is safe for
+// concurrent use.
+type Recorder interface {
+	// Wants says whether a layer is to be recorded.
+	Wants(l Layer) bool
+	// Record stands in for the decompressor of a layer: it reads blob and fails as a decompressor would. What makes recording
+	// impossible does not fail it.
+	Record(l Layer, blob io.Reader) (Recording, error)
+}
+
+// Recording reads the uncompressed layer. It is used by one goroutine.
+type Recording interface {
+	io.ReadCloser
+	// DiffID is the SHA-256 of what was read, after its end.
+	DiffID() (digest.Digest, error)
+	// Keep keeps what was recorded. It is called at most once, after the end, when the digests of blob and layer are known to be
+	// right. That it fails is for the recorder to know; the pull goes on.
+	Keep()
+}
+
 // State is where a part of an image stands.
 type State string
 

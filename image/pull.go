@@ -29,14 +29,15 @@ func Pull(ctx context.Context, o PullOptions) (Result, error) {
 	}
 	limits := o.Limits.withDefaults()
 	p := &puller{
-		fetcher: fetcher{store: o.Store, remote: remote, limits: limits},
-		report:  &reporter{fn: o.Progress},
-		layers:  o.Layers,
-		name:    ref.String(),
-		all:     o.AllPlatforms,
-		wanted:  o.Platforms,
-		seen:    map[digest.Digest]bool{},
-		chosen:  map[digest.Digest]int{},
+		fetcher:  fetcher{store: o.Store, remote: remote, limits: limits},
+		report:   &reporter{fn: o.Progress},
+		layers:   o.Layers,
+		recorder: o.Recorder,
+		name:     ref.String(),
+		all:      o.AllPlatforms,
+		wanted:   o.Platforms,
+		seen:     map[digest.Digest]bool{},
+		chosen:   map[digest.Digest]int{},
 	}
 	if len(p.wanted) == 0 {
 		p.wanted = []ocispec.Platform{hostPlatform()}
@@ -50,11 +51,12 @@ func Pull(ctx context.Context, o PullOptions) (Result, error) {
 
 type puller struct {
 	fetcher
-	report *reporter
-	layers Layers
-	name   string
-	all    bool
-	wanted []ocispec.Platform
+	report   *reporter
+	layers   Layers
+	recorder Recorder
+	name     string
+	all      bool
+	wanted   []ocispec.Platform
 
 	seen     map[digest.Digest]bool // documents followed so far
 	chosen   map[digest.Digest]int  // index in images
@@ -124,7 +126,7 @@ func (p *puller) unpack(ctx context.Context, f found) (digest.Digest, error) {
 	if !isConfig(f.doc.Config.MediaType) {
 		return "", fmt.Errorf("manifest %s has a config of type %.200q, so it is not a container image: %w", f.desc.Digest, f.doc.Config.MediaType, errdefs.ErrInvalidArgument)
 	}
-	u := &unpacker{store: p.store, layers: p.layers, limits: p.limits, name: p.name}
+	u := &unpacker{store: p.store, layers: p.layers, recorder: p.recorder, limits: p.limits, name: p.name}
 	u.part = func(d ocispec.Descriptor) *part { return p.report.part(refKey(d), f.desc.Digest, d) }
 	u.fetch = func(ctx context.Context, d ocispec.Descriptor, to *pipe) error { return p.blob(ctx, d, to, u.part(d)) }
 	return u.unpack(ctx, *f.doc.Config, f.config, f.doc.Layers)

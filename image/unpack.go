@@ -31,7 +31,7 @@ func Unpack(ctx context.Context, o UnpackOptions) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("cannot unpack %s: %w", o.Name, err)
 	}
-	u := &unpacker{store: o.Store, layers: o.Layers, limits: limits, name: o.Name}
+	u := &unpacker{store: o.Store, layers: o.Layers, recorder: o.Recorder, limits: limits, name: o.Name}
 	report := &reporter{fn: o.Progress}
 	u.fetch = func(ctx context.Context, d ocispec.Descriptor, to *pipe) error {
 		if to == nil {
@@ -49,10 +49,11 @@ func Unpack(ctx context.Context, o UnpackOptions) (Result, error) {
 
 // unpacker turns the layers of one manifest into snapshots.
 type unpacker struct {
-	store  Store
-	layers Layers
-	limits Limits
-	name   string
+	store    Store
+	layers   Layers
+	recorder Recorder
+	limits   Limits
+	name     string
 	// fetch brings the blob into the store if it is not there. When to is not nil it also sends all bytes of the blob there;
 	// the caller ends the pipe.
 	fetch func(ctx context.Context, d ocispec.Descriptor, to *pipe) error
@@ -209,14 +210,19 @@ func wait(ctx context.Context, c <-chan struct{}) error {
 func (u *unpacker) apply(ctx context.Context, l Layer, staged Staged) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	compressed, diff := newPipe(), newPipe()
+	compressed, diff, fetched := newPipe(), newPipe(), make(chan bool, 1)
+	record := u.recorder != nil && l.DiffID.Algorithm() == digest.SHA256 && u.recorder.Wants(l)
 	stages := []func() error{
 		func() error {
 			err := u.fetch(ctx, l.Desc, compressed)
 			compressed.end(err)
+			fetched <- err == nil
 			return err
 		},
 		func() error {
+			if record {
+				return u.record(l, compressed, diff, fetched)
+			}
 			err := decompress(compressed, diff)
 			compressed.close()
 			diff.end(err)
@@ -224,7 +230,11 @@ func (u *unpacker) apply(ctx context.Context, l Layer, staged Staged) error {
 		},
 		func() error {
 			defer diff.close()
-			return u.consume(ctx, l, staged, diff)
+			check := &verifier{r: diff, left: u.limits.Diff, limit: u.limits.Diff}
+			if !record {
+				check.verify = l.DiffID.Verifier()
+			}
+			return consume(ctx, l, staged, check)
 		},
 	}
 	errs := make([]error, len(stages))
@@ -262,25 +272,51 @@ func decompress(from, to *pipe) error {
 	return nil
 }
 
+// record decompresses like decompress, through the recorder, which has the diff ID in the end too. fetched says when the blob
+// itself is known to be right.
+func (u *unpacker) record(l Layer, from, to *pipe, fetched <-chan bool) error {
+	r, err := u.recorder.Record(l, from)
+	if err == nil {
+		defer r.Close()
+		err = to.readFrom(r)
+	}
+	if err != nil {
+		err = fmt.Errorf("cannot decompress: %w", err)
+	} else if got, badErr := r.DiffID(); badErr != nil {
+		err = badErr
+	} else if got != l.DiffID {
+		err = errDiffID(l)
+	}
+	from.close()
+	to.end(err)
+	if err == nil && <-fetched {
+		r.Keep()
+	}
+	return err
+}
+
+func errDiffID(l Layer) error {
+	return fmt.Errorf("the uncompressed layer does not have the diff ID %s that its config says: %w", l.DiffID, errdefs.ErrFailedPrecondition)
+}
+
 // consume unpacks an uncompressed layer, all of it, and compares it with its diff ID.
-func (u *unpacker) consume(ctx context.Context, l Layer, staged Staged, diff io.Reader) error {
-	v := &verifier{r: diff, verify: l.DiffID.Verifier(), left: u.limits.Diff, limit: u.limits.Diff}
-	if err := staged.Apply(ctx, v); err != nil {
+func consume(ctx context.Context, l Layer, staged Staged, diff *verifier) error {
+	if err := staged.Apply(ctx, diff); err != nil {
 		return fmt.Errorf("cannot unpack: %w", err)
 	}
-	if _, err := io.Copy(io.Discard, v); err != nil {
+	if _, err := io.Copy(io.Discard, diff); err != nil {
 		return fmt.Errorf("cannot unpack: %w", err)
 	}
-	if !v.verify.Verified() {
-		return fmt.Errorf("the uncompressed layer does not have the diff ID %s that its config says: %w", l.DiffID, errdefs.ErrFailedPrecondition)
+	if diff.verify != nil && !diff.verify.Verified() {
+		return errDiffID(l)
 	}
 	return nil
 }
 
-// verifier hashes what is read through it, up to a limit.
+// verifier counts what is read through it, up to a limit, and hashes it unless somebody else does.
 type verifier struct {
 	r           io.Reader
-	verify      digest.Verifier
+	verify      digest.Verifier // nil when the diff ID is checked by a recorder
 	left, limit int64
 }
 
@@ -289,7 +325,9 @@ func (v *verifier) Read(p []byte) (int, error) {
 	if v.left -= int64(n); v.left < 0 {
 		return 0, fmt.Errorf("the uncompressed layer is larger than %d bytes: %w", v.limit, errdefs.ErrOutOfRange)
 	}
-	_, _ = v.verify.Write(p[:n]) // hashes do not fail
+	if v.verify != nil {
+		_, _ = v.verify.Write(p[:n]) // hashes do not fail
+	}
 	return n, err
 }
 

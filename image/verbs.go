@@ -14,6 +14,7 @@ type PullOptions struct {
 	Remote   registry.Options // credentials, headers, plain HTTP for this pull
 	Store    Store            // required
 	Layers   Layers           // nil: fetch only
+	Recorder Recorder         // nil: no indexes are recorded
 	// Platforms to fetch; empty for the host's. The first is unpacked when Layers is given.
 	Platforms    []ocispec.Platform
 	AllPlatforms bool // fetch every platform; Platforms then only says which to unpack
@@ -41,6 +42,7 @@ type UnpackOptions struct {
 	Platform *ocispec.Platform // nil for the host's
 	Store    Store
 	Layers   Layers
+	Recorder Recorder // nil: no indexes are recorded
 	Progress ProgressFunc
 	Limits   Limits
 }

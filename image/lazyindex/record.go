@@ -1,0 +1,57 @@
+package lazyindex
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/slipwayd/slipway/image"
+	"github.com/slipwayd/slipway/storage/lazyfuse/index"
+)
+
+// tocAnnotation is what eStargz's builders put on a layer that has a table of contents.
+const tocAnnotation = "containerd.io/snapshot/stargz/toc.digest"
+
+// Wants says whether the index of a layer is worth recording: it has no table of contents of its own, is not so small that it
+// is here as soon as its index would be, and is not known already. It is part of image.Recorder.
+func (s *Store) Wants(l image.Layer) bool {
+	if _, err := s.path(l.Desc.Digest); err != nil || l.Desc.Size < index.TailSize || l.Desc.Annotations[tocAnnotation] != "" {
+		return false
+	}
+	if _, err := index.Locate(l.Desc.Annotations, nil, l.Desc.Size); err == nil {
+		return false
+	}
+	return !s.Has(l.Desc.Digest)
+}
+
+// Record decompresses a layer and makes its index on the way. It is part of image.Recorder.
+func (s *Store) Record(l image.Layer, blob io.Reader) (image.Recording, error) {
+	r, err := index.NewRecorder(blob, index.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	return &recording{Recorder: r, store: s, layer: l}, nil
+}
+
+type recording struct {
+	*index.Recorder
+	store *Store
+	layer image.Layer
+}
+
+// Keep keeps the index, or why there is none. What goes wrong is told to the log: the layer is here all the same.
+func (r *recording) Keep() {
+	s, layer := r.store, r.layer.Desc.Digest
+	x, err := r.Finish()
+	if err == nil && x.BlobSize() != r.layer.Desc.Size {
+		err = fmt.Errorf("it has %d bytes after its end", r.layer.Desc.Size-x.BlobSize())
+	}
+	if err != nil {
+		s.log.Info("a layer cannot be served before it is here", "image", r.layer.Image, "layer", layer, "err", err)
+		err = s.Refuse(layer, err)
+	} else {
+		err = s.Put(layer, x.Marshal())
+	}
+	if err != nil {
+		s.log.Warn("cannot keep an index", "image", r.layer.Image, "layer", layer, "err", err)
+	}
+}
