@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"os"
 	"time"
 
 	"github.com/slipwayd/slipway/storage"
@@ -110,7 +111,7 @@ type Stats struct {
 	Metrics any
 }
 
-// Optional abilities of a Container, asked for by assertion in one place (package shim).
+// Optional abilities of a Container or a Process, asked for by assertion in one place (package shim).
 type (
 	Pauser interface {
 		Pause(ctx context.Context) error
@@ -122,6 +123,16 @@ type (
 	}
 	Checkpointer interface {
 		Checkpoint(ctx context.Context, imagePath string, exit bool) error
+	}
+	// Reattacher is a Process whose terminal outlives its executor as long as somebody keeps it open: without that the kernel hangs
+	// up on the process.
+	Reattacher interface {
+		// Terminal answers a duplicate of the executor's side of the process's terminal, for the caller to close; NotFound when
+		// it has none, or not yet.
+		Terminal() (*os.File, error)
+		// Attach gives the terminal back to a process that was adopted, and copies to io.Stdout and from io.Stdin as before. It takes
+		// over terminal, after an error too. What was written before the end of a process that has ended is copied when it returns.
+		Attach(terminal *os.File, io IO) error
 	}
 	// OOMNotifier calls back, from a goroutine of its own until Delete, each time the kernel killed something in the container for memory.
 	OOMNotifier interface {

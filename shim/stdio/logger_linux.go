@@ -38,12 +38,19 @@ func (s *Set) openLogger(ctx context.Context, c Config, t target) error {
 		}
 		s.paths = append(s.paths, path)
 		k.paths = append(k.paths, path)
-		w, err := openFd(path, unix.O_RDWR)
+		flags := unix.O_RDWR
+		if c.Terminal {
+			flags |= unix.O_NONBLOCK // for the executor, which copies
+		}
+		w, err := openFd(path, flags)
 		if err != nil {
 			return err
 		}
 		s.files = append(s.files, w)
 		*o.w = w
+		if c.Terminal && o.name == "stdout" {
+			*o.w, s.kept.Stdout = survivor{w}, w
+		}
 		r, err := openFd(path, unix.O_RDONLY)
 		if err != nil {
 			return err

@@ -82,6 +82,7 @@ func (s *Set) openStdin(c Config) error {
 	}
 	if c.Terminal { // the executor copies from it, and Finish must be able to end that
 		s.hold, err = openFd(t.path, unix.O_RDWR|unix.O_NONBLOCK)
+		s.io.Stdin, s.kept.Stdin = source{r}, r
 		return err
 	}
 	s.input, s.inputPath = r, t.path
@@ -151,6 +152,7 @@ func (s *Set) openFifo(ctx context.Context, c Config, path string) (io.Writer, e
 	}
 	s.files = append(s.files, w)
 	if c.Terminal {
+		s.kept.Stdout = w
 		return survivor{w}, nil
 	}
 	hold, err := openFd(path, unix.O_RDWR|unix.O_NONBLOCK)
@@ -159,16 +161,6 @@ func (s *Set) openFifo(ctx context.Context, c Config, path string) (io.Writer, e
 	}
 	s.files = append(s.files, hold)
 	return w, blocking(w)
-}
-
-// survivor writes to a fifo whose reader may leave and come back; what nobody reads is dropped.
-type survivor struct{ f *os.File }
-
-func (w survivor) Write(p []byte) (int, error) {
-	if _, err := w.f.Write(p); err != nil && !errors.Is(err, unix.EPIPE) {
-		return 0, err
-	}
-	return len(p), nil
 }
 
 // openCRI opens the log file and a fifo of ours for each stream that goes to it.
@@ -249,45 +241,4 @@ type criStream struct {
 func (w criStream) Write(p []byte) (int, error) {
 	w.log.write(w.stream, p)
 	return len(p), nil
-}
-
-func (s *Set) attach(c Config, stdinClosed bool) {
-	warn := func(uri string, err error) {
-		c.Log.Warn("cannot reopen stream", "container", c.ID, "exec", c.ExecID, "uri", uri, "error", err)
-	}
-	if t, err := parse(c.Stdin); err == nil && t.path != "" && !stdinClosed {
-		if s.hold, err = openFd(t.path, unix.O_RDWR|unix.O_NONBLOCK); err != nil {
-			warn(c.Stdin, err)
-		}
-	}
-	var logs *criSink
-	for _, stream := range []struct{ name, uri string }{{"stdout", c.Stdout}, {"stderr", c.Stderr}} {
-		t, err := parse(stream.uri)
-		if err != nil || t.path == "" || c.Terminal {
-			continue
-		}
-		switch fifo, _ := isFifo(t.path); {
-		case t.scheme == "cri":
-			if logs == nil {
-				log, err := newCRIFile(t.path, c.Log)
-				if err != nil {
-					warn(stream.uri, err)
-					continue
-				}
-				logs = &criSink{criFile: log}
-				s.sinks = append(s.sinks, logs)
-			}
-			err = s.pumpTo(c, logs, stream.name)
-		case t.scheme == "fifo" && fifo:
-			var hold *os.File
-			if hold, err = openFd(t.path, unix.O_RDWR|unix.O_NONBLOCK); err == nil {
-				s.files = append(s.files, hold)
-			}
-		case t.scheme == "binary" || t.scheme == "binary-v2":
-			s.paths = append(s.paths, c.fifoPath(stream.name)) // its program has them open and reads on
-		}
-		if err != nil {
-			warn(stream.uri, err)
-		}
-	}
 }

@@ -238,3 +238,109 @@ func TestHold(t *testing.T) {
 		}
 	}
 }
+
+// What is written to a terminal arrives whole and in order, however slow its reader; what nobody reads is dropped, and a reader that
+// comes later gets what comes later.
+func TestTerminalIsMoved(t *testing.T) {
+	dir := t.TempDir()
+	c := config(t, Streams{Stdin: filepath.Join(dir, "in"), Stdout: filepath.Join(dir, "out"), Terminal: true})
+	for _, p := range []string{c.Stdin, c.Stdout} {
+		if err := unix.Mkfifo(p, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reader, err := openFd(c.Stdout, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := mustOpen(t, c)
+	master, slave := openTerminal(t)
+	copied := make(chan error, 2)
+	go func() {
+		_, err := io.Copy(s.IO().Stdout, master)
+		copied <- err
+	}()
+	go func() {
+		_, err := io.Copy(master, s.IO().Stdin)
+		copied <- err
+	}()
+
+	typed, err := os.OpenFile(c.Stdin, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Repeat("0123456789abcde\n", 20000) // more than terminal and fifo hold together
+	go func() { _, _ = io.WriteString(typed, text) }()
+	got := make([]byte, len(text))
+	if _, err := io.ReadFull(slave, got); err != nil || string(got) != text {
+		t.Errorf("the program read %d bytes of other text, %v", len(got), err)
+	}
+	go func() { _, _ = io.WriteString(slave, text) }()
+	if _, err := io.ReadFull(reader, got); err != nil || string(got) != text {
+		t.Errorf("the client read other text, %v", err)
+	}
+
+	reader.Close()
+	if _, err := io.WriteString(slave, text); err != nil { // does not wait for anybody
+		t.Fatal(err)
+	}
+	if reader, err = openFd(c.Stdout, unix.O_RDONLY|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if _, err := io.WriteString(slave, "back\n"); err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for buf := make([]byte, 4096); !strings.HasSuffix(all.String(), "back\n"); {
+		n, err := reader.Read(buf)
+		all.Write(buf[:n])
+		if err != nil {
+			t.Fatalf("the client that came back read %q, %v", all.String(), err)
+		}
+	}
+
+	s.CloseStdin()
+	typed.Close()
+	slave.Close()
+	for range 2 {
+		if err := <-copied; err != nil && !errors.Is(err, unix.EIO) {
+			t.Errorf("copying ended with %v", err)
+		}
+	}
+}
+
+// openTerminal answers both sides of a new terminal that changes nothing of what passes through it.
+func openTerminal(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := openFd("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK)
+	if err != nil {
+		t.Skip("no terminals here: ", err)
+	}
+	raw, err := master.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	cerr := raw.Control(func(fd uintptr) {
+		if n, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN); err == nil {
+			err = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0)
+		}
+	})
+	if err = errors.Join(cerr, err); err == nil {
+		slave, err = openFd(fmt.Sprintf("/dev/pts/%d", n), unix.O_RDWR|unix.O_NOCTTY)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close(); slave.Close() })
+	mode, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mode.Iflag, mode.Oflag, mode.Lflag = 0, 0, 0
+	if err := unix.IoctlSetTermios(int(slave.Fd()), unix.TCSETS, mode); err != nil {
+		t.Fatal(err)
+	}
+	return master, slave
+}

@@ -8,7 +8,8 @@
 // It imports package platform for its IO type, and nothing of ttrpc or of executors.
 //
 // What a crash leaves: named fifos in the directory of the container; Attach opens them again and the logger goes on where
-// the dead one stopped. A terminal dies with its shim.
+// the dead one stopped. Of a terminal, which the shim copies, only the shim has the ends of fifos open: Kept is what somebody else
+// must hold for AttachTerminal to go on with, or readers and writers see an end.
 package stdio
 
 import (
@@ -45,6 +46,7 @@ type Config struct {
 type Set struct {
 	io  platform.IO
 	log *slog.Logger
+	kept Kept
 
 	mu        sync.Mutex
 	hold      *os.File // keeps a stdin fifo from ending while no client writes
@@ -166,12 +168,34 @@ func Open(ctx context.Context, c Config) (*Set, error) {
 }
 
 // Attach opens again what a dead shim had open for a process that still lives; what cannot be opened any more is logged
-// and left out. stdinClosed says that the client closed standard input already.
+// and left out. stdinClosed says that the client closed standard input already. A terminal's streams are left alone: they are
+// AttachTerminal's.
 func Attach(c Config, stdinClosed bool) *Set {
 	s := &Set{log: c.Log}
-	s.attach(c, stdinClosed)
+	if !c.Terminal {
+		s.attach(c, stdinClosed)
+	}
 	return s
 }
+
+// AttachTerminal is Attach for a process at a terminal, with what was kept of a dead shim; that belongs to the Set now. IO answers what an
+// executor is to go on copying.
+func AttachTerminal(c Config, stdinClosed bool, kept Kept) *Set {
+	s := &Set{log: c.Log}
+	s.io.Terminal = true
+	s.attachTerminal(c, stdinClosed, kept)
+	return s
+}
+
+// Kept are the open ends that a terminal's other side would take the loss of for an end; nil for none. What can be opened by its
+// name again is not among them.
+type Kept struct {
+	Stdin  *os.File // reads a client's fifo
+	Stdout *os.File // writes to a client's fifo, or a logger program's
+}
+
+// Kept answers the ends of a process at a terminal. They are the Set's.
+func (s *Set) Kept() Kept { return s.kept }
 
 // IO is what the executor is given. It belongs to the Set.
 func (s *Set) IO() platform.IO { return s.io }

@@ -18,5 +18,7 @@ func (s *Set) open(ctx context.Context, c Config) error {
 
 func (s *Set) attach(c Config, stdinClosed bool) {}
 
+func (s *Set) attachTerminal(c Config, stdinClosed bool, kept Kept) {}
+
 // Hold has nothing to hold here.
 func (s *Set) Hold() (bool, error) { return true, nil }
