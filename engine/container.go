@@ -2,11 +2,13 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/slipwayd/slipway/metadata"
+	"github.com/slipwayd/slipway/storage"
 )
 
 // GetContainer is NotFound when there is none of that id.
@@ -49,6 +51,38 @@ func (e *Engine) CreateContainer(ctx context.Context, ns string, c metadata.Cont
 		return made, err
 	}
 	e.publish(ns, "/containers/create", ContainerCreate{ID: made.ID, Image: made.Image, Runtime: made.Runtime})
+	return made, nil
+}
+
+// CreateContainerOn is CreateContainer together with its root file system: the snapshot c.SnapshotKey on parent, both recorded in one
+// transaction. Nothing is left after an error; after a crash either there are both records, whose layer Start makes, or none.
+func (e *Engine) CreateContainerOn(ctx context.Context, sc Scope, c metadata.Container, parent string, labels map[string]string) (metadata.Container, error) {
+	s, err := e.Snapshots(sc, c.Snapshotter)
+	if err != nil {
+		return c, err
+	}
+	unlock, err := s.lock(ctx, c.SnapshotKey)
+	if err != nil {
+		return c, err
+	}
+	defer unlock()
+	var layer storage.Layer
+	made, err := update(sc.ctx(ctx), e, func(tx *metadata.Tx) (metadata.Container, error) {
+		var err error
+		if _, layer, err = s.records(tx).Prepare(c.SnapshotKey, parent, storage.Active, labels); err != nil {
+			return c, err
+		}
+		return tx.Containers(sc.Namespace).Create(c)
+	})
+	if err != nil {
+		return made, err
+	}
+	if err := s.driver.Create(ctx, layer); err != nil {
+		err = fmt.Errorf("cannot make the root file system of container %s: %w", c.ID, err)
+		return made, errors.Join(err, e.RemoveContainer(context.WithoutCancel(ctx), sc.Namespace, made))
+	}
+	e.publish(sc.Namespace, "/snapshot/prepare", SnapshotPrepare{Key: c.SnapshotKey, Parent: parent, Snapshotter: c.Snapshotter})
+	e.publish(sc.Namespace, "/containers/create", ContainerCreate{ID: made.ID, Image: made.Image, Runtime: made.Runtime})
 	return made, nil
 }
 

@@ -90,11 +90,12 @@ type Engine struct {
 	root, state   string
 	log           *slog.Logger
 
-	events *broker   // event.go
-	locks  keyLocks  // lock.go: "snapshot/…", "blob/…"
-	trash  *trash    // trash.go: layers and blobs without a record, being removed
-	gc     *gcRunner // gc.go
-	memory *breather // memory.go
+	events   *broker                // event.go
+	watchers map[string]func(Event) // task_remove.go: by namespace
+	locks    keyLocks               // lock.go: "snapshot/…", "blob/…"
+	trash    *trash                 // trash.go: layers and blobs without a record, being removed
+	gc       *gcRunner              // gc.go
+	memory   *breather              // memory.go
 
 	uuidMu sync.Mutex // introspect.go
 
@@ -122,7 +123,7 @@ func New(p Parts) (*Engine, error) {
 	e := &Engine{
 		db: p.DB, blobs: p.Content, drivers: p.Drivers, defaultDriver: p.DefaultDriver, tasks: p.Tasks,
 		root: p.Root, state: p.State, log: p.Log,
-		events: newBroker(p.EventField),
+		events: newBroker(p.EventField), watchers: map[string]func(Event){},
 	}
 	if e.registry = p.Registry; e.registry == nil {
 		e.registry = registry.New(registry.Config{})

@@ -33,6 +33,9 @@ func (e *Engine) TaskEvent(ctx context.Context, ev Event) error {
 	if err := e.Publish(ctx, ev); err != nil {
 		return err
 	}
+	if watch := e.watchers[ev.Namespace]; watch != nil {
+		watch(ev)
+	}
 	// Not here: the shim that waits for this call to return is the one that deletes.
 	switch container, process := e.ended(ev); {
 	case container == "":
@@ -42,6 +45,16 @@ func (e *Engine) TaskEvent(ctx context.Context, ev Event) error {
 		e.background(func(ctx context.Context) { e.removeExec(ctx, ev.Namespace, container, process) })
 	}
 	return nil
+}
+
+// WatchTasks has fn called for every event of a shim in a namespace, in order, before Start and by one caller for each
+// namespace. fn must not wait for anything, least of all for a verb of tasks.
+func (e *Engine) WatchTasks(ns string, fn func(Event)) { e.watchers[ns] = fn }
+
+// EventField answers a field of an event's payload, such as container_id; "" when there is none.
+func (e *Engine) EventField(ev Event, name string) string {
+	value, _ := e.events.field(ev.Payload, []string{name})
+	return value
 }
 
 // ended is the container and the process whose exit ev tells of; "" when it tells of something else.
@@ -66,13 +79,13 @@ func (e *Engine) autoRemove(ctx context.Context, ns, id string) {
 	if err != nil || c.Labels[LabelAutoRemove] != "true" {
 		return
 	}
-	if err := e.removeContainer(ctx, ns, c); err != nil && ctx.Err() == nil && !errdefs.IsNotFound(err) {
+	if err := e.RemoveContainer(ctx, ns, c); err != nil && ctx.Err() == nil && !errdefs.IsNotFound(err) {
 		e.log.Warn("cannot remove a container that has exited, will try again at the next start", "namespace", ns, "container", id, "err", err)
 	}
 }
 
-// removeContainer deletes a container with all that is its own, in one transaction. FailedPrecondition while its task runs.
-func (e *Engine) removeContainer(ctx context.Context, ns string, c metadata.Container) error {
+// RemoveContainer deletes a container with all that is its own, in one transaction. FailedPrecondition while its task runs.
+func (e *Engine) RemoveContainer(ctx context.Context, ns string, c metadata.Container) error {
 	unlock, err := e.locks.lock(ctx, taskKey(ns, c.ID))
 	if err != nil {
 		return err

@@ -42,6 +42,11 @@ func ResolveUser(root fs.FS, spec string) (specs.User, error) {
 	if spec == "" || spec == "root" || spec == "0" {
 		return specs.User{}, nil // also where the image has no passwd file
 	}
+	return resolveAccount(root, spec)
+}
+
+// resolveAccount is ResolveUser for a spec that is not empty, with the groups of root too.
+func resolveAccount(root fs.FS, spec string) (specs.User, error) {
 	passwd, err := readAccounts(root, "etc/passwd")
 	if err != nil {
 		return specs.User{}, err

@@ -1,0 +1,138 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// flags of clone(2) for the namespaces, in the order in which they are made and joined.
+var kinds = []struct {
+	name string
+	flag uintptr
+}{{Net, unix.CLONE_NEWNET}, {IPC, unix.CLONE_NEWIPC}, {UTS, unix.CLONE_NEWUTS}}
+
+func makeSandbox(dir string, o Options) (err error) {
+	if err := o.check(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o711); err != nil {
+		return fmt.Errorf("cannot make the directory of sandboxes: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o711); errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("sandbox %s is there already: %w", dir, errdefs.ErrAlreadyExists)
+	} else if err != nil {
+		return fmt.Errorf("cannot make sandbox: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("cannot make sandbox: %w", err), remove(dir))
+		}
+	}()
+	for name, data := range o.Files {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			return err
+		}
+	}
+	if o.ShmSize > 0 {
+		if err := mountShm(dir, o); err != nil {
+			return err
+		}
+	}
+	return makeNamespaces(dir, o)
+}
+
+func mountShm(dir string, o Options) error {
+	if err := os.Mkdir(ShmPath(dir), 0o711); err != nil {
+		return err
+	}
+	data := fmt.Sprintf("mode=1777,size=%d,uid=%d,gid=%d", o.ShmSize, root(o.UIDs), root(o.GIDs))
+	if err := unix.Mount("shm", ShmPath(dir), "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, data); err != nil {
+		return fmt.Errorf("cannot mount shared memory: %w", err)
+	}
+	return nil
+}
+
+// root is the host's id of the namespace's root.
+func root(maps []IDMap) uint32 {
+	for _, m := range maps {
+		if m.Container == 0 {
+			return m.Host
+		}
+	}
+	return 0
+}
+
+func pin(dir, kind string, pid int) error {
+	if err := bind(dir, kind, fmt.Sprintf("/proc/%d/ns/%s", pid, kind)); err != nil {
+		return fmt.Errorf("cannot pin the %s namespace of process %d: %w", kind, pid, err)
+	}
+	return nil
+}
+
+func bind(dir, kind, source string) error {
+	target := NamespacePath(dir, kind)
+	if err := os.MkdirAll(filepath.Dir(target), 0o711); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return unix.Mount(source, target, "", unix.MS_BIND, "")
+}
+
+func alive(dir string, kinds []string) bool {
+	if _, err := os.Stat(dir); err != nil {
+		return false
+	}
+	for _, kind := range kinds {
+		var st unix.Statfs_t
+		if unix.Statfs(NamespacePath(dir, kind), &st) != nil || st.Type != unix.NSFS_MAGIC {
+			return false
+		}
+	}
+	return true
+}
+
+func remove(dir string) error {
+	pins, err := os.ReadDir(filepath.Join(dir, "ns"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot remove sandbox: %w", err)
+	}
+	mounts := []string{ShmPath(dir)}
+	for _, p := range pins {
+		mounts = append(mounts, NamespacePath(dir, p.Name()))
+	}
+	for _, target := range mounts {
+		for {
+			err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+			if err == nil {
+				continue // perhaps another is underneath
+			}
+			if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+				break
+			}
+			return fmt.Errorf("cannot remove sandbox: cannot unmount %s: %w", target, err)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("cannot remove sandbox: %w", err)
+	}
+	return nil
+}
+
+func makeFifo(path string) error {
+	if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("cannot make fifo %s: %w", path, err)
+	}
+	return nil
+}
