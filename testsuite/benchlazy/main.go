@@ -1,0 +1,184 @@
+//go:build linux
+
+// Command benchlazy measures how soon containers of images that are not here do something useful, of Slipway and its peers
+// side by side in one run, and prints the README's tables, for `make bench-lazy`.
+//
+//	benchlazy -slipway bin -registry 127.0.0.1:5000 [-peers DIR] [-stargz DIR] [-rounds N] [-images python,big] [-links 20ms,100mbit] [-only NAME]
+//
+// The registry is reached through a proxy (package slowlink) that makes it 20 ms away, and in a second run lets 100 Mbit/s
+// through as well. For each start all daemons of a contender are new and empty; the page cache is dropped and then the
+// registry's part of it filled again. What is timed begins with the command that a user types and ends when the program inside
+// has said what it was asked for. Then the image is removed, and all is done once more: the second start. Contenders take turns,
+// round by round; medians are compared. The registry must hold the images of ../shared/images; the big ones and the
+// eStargz twins are made and pushed when they are missing.
+//
+// A crash of benchlazy leaves daemons and mounts below /var/tmp/slipway-benchlazy.*; it prints which.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/slipwayd/slipway/testsuite/measure"
+	"github.com/slipwayd/slipway/testsuite/ociimage"
+	"github.com/slipwayd/slipway/testsuite/slowlink"
+)
+
+// options are the flags.
+type options struct {
+	slipway, peers, stargz, registry string
+	images, links, only              string
+	rounds                           int
+	verbose                          bool
+}
+
+// workload is an image with what a container of it does first.
+type workload struct {
+	repo   string
+	args   []string
+	ready  string // what the program's output holds when it has done something useful
+	rounds int    // at most, 0 for no bound
+	files  func(layer int) []ociimage.File
+}
+
+// link is a way to the registry.
+type link struct {
+	name string
+	slowlink.Config
+}
+
+var links = []link{
+	{"20ms", slowlink.Config{RTT: 20 * time.Millisecond}},
+	{"100mbit", slowlink.Config{RTT: 20 * time.Millisecond, Bandwidth: 100e6}},
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.slipway, "slipway", "bin", "directory of Slipway's programs")
+	flag.StringVar(&o.peers, "peers", os.Getenv("PEERS"), "directory of a newer containerd, ctr and shim; Debian's otherwise")
+	flag.StringVar(&o.stargz, "stargz", os.Getenv("STARGZ"), "directory of a newer containerd-stargz-grpc and ctr-remote; Debian's otherwise")
+	flag.StringVar(&o.registry, "registry", "127.0.0.1:5000", "registry that holds the images")
+	flag.StringVar(&o.images, "images", "python,node,java,nginx,redis,bench-big", "which images are started")
+	flag.StringVar(&o.links, "links", "20ms,100mbit", "ways to the registry")
+	flag.StringVar(&o.only, "only", "", "only contenders whose names hold this")
+	flag.IntVar(&o.rounds, "rounds", 3, "how often each is measured")
+	flag.BoolVar(&o.verbose, "v", false, "print each measurement to standard error")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := bench(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "benchlazy:", err)
+		os.Exit(1)
+	}
+}
+
+func bench(ctx context.Context, o options) (err error) {
+	work, err := os.MkdirTemp("/var/tmp", "slipway-benchlazy.")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	h := hub{o.registry}
+	if err := h.prepare(ctx, append(slices.Clone(workloads), many)); err != nil {
+		return err
+	}
+	fmt.Printf("%s, %s\n", time.Now().Format(time.DateOnly), measure.Machine())
+	for _, l := range links {
+		if !slices.Contains(strings.Split(o.links, ","), l.name) {
+			continue
+		}
+		if err := starts(ctx, o, h, work, l); err != nil {
+			return fmt.Errorf("over %s: %w", l.name, err)
+		}
+	}
+	return warm(ctx, o, h, work)
+}
+
+// starts prints a table of all images over one link.
+func starts(ctx context.Context, o options, h hub, work string, l link) (err error) {
+	l.Target = h.host
+	line, err := slowlink.Listen("127.0.0.1:0", l.Config)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, line.Close()) }()
+	all := contenders(o, work, line.Addr())
+	fmt.Printf("\nSeconds to first useful output over %s (MB fetched until then):\n\n| image | start |", l.name)
+	for _, c := range all {
+		fmt.Printf(" %s |", c.name)
+	}
+	fmt.Print(" lazy / best peer |\n|---|---|" + strings.Repeat("---|", len(all)+1) + "\n")
+	for _, w := range workloads {
+		if !slices.Contains(strings.Split(o.images, ","), w.repo) {
+			continue
+		}
+		rounds := o.rounds
+		if w.rounds > 0 && l.Bandwidth > 0 {
+			rounds = min(rounds, w.rounds)
+		}
+		t, err := rows(ctx, o, trial{h, line, w}, all, rounds)
+		if err != nil {
+			return fmt.Errorf("%s: %w", w.repo, err)
+		}
+		t.print(w.repo, all)
+	}
+	return nil
+}
+
+// times are a start's results by contender.
+type times struct{ seconds, megabytes [2][][]float64 }
+
+// rows measures first and second starts of one image of all contenders in turn.
+func rows(ctx context.Context, o options, t trial, all []*contender, rounds int) (r times, err error) {
+	for i := range 2 {
+		r.seconds[i], r.megabytes[i] = make([][]float64, len(all)), make([][]float64, len(all))
+	}
+	for round := range rounds {
+		for n, c := range all {
+			got, err := t.twice(ctx, c)
+			if err != nil {
+				return r, fmt.Errorf("%s: %w", c.name, err)
+			}
+			for i, s := range got {
+				r.seconds[i][n] = append(r.seconds[i][n], s.took.Seconds())
+				r.megabytes[i][n] = append(r.megabytes[i][n], float64(s.line.Received)/1e6)
+				if o.verbose {
+					fmt.Fprintf(os.Stderr, "%s round %d start %d %-28s %6.2f s (commands %v) %7.2f MB %d requests %d connections\n",
+						t.repo, round+1, i+1, c.name, s.took.Seconds(), s.steps, float64(s.line.Received)/1e6, s.line.Requests, s.line.Connections)
+				}
+			}
+		}
+	}
+	return r, nil
+}
+
+// print writes the image's two rows. The last column compares the best of Slipway's lazy ways with the best peer.
+func (r times) print(image string, all []*contender) {
+	for i, start := range []string{"first", "second"} {
+		fmt.Printf("| %s | %s |", image, start)
+		ours, theirs := 0.0, 0.0
+		for n, c := range all {
+			s := measure.Median(r.seconds[i][n])
+			fmt.Printf(" %.2f (%.1f) |", s, measure.Median(r.megabytes[i][n]))
+			if c.lazy && c.ours && (ours == 0 || s < ours) {
+				ours = s
+			}
+			if !c.ours && (theirs == 0 || s < theirs) {
+				theirs = s
+			}
+		}
+		if ours == 0 || theirs == 0 {
+			fmt.Print(" – |\n")
+			continue
+		}
+		fmt.Printf(" %.2f× |\n", ours/theirs)
+	}
+}

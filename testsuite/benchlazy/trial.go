@@ -1,0 +1,143 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/slipwayd/slipway/testsuite/measure"
+	"github.com/slipwayd/slipway/testsuite/slowlink"
+)
+
+// trial is one image over one line.
+type trial struct {
+	hub
+	line *slowlink.Link
+	workload
+}
+
+// sample is one start.
+type sample struct {
+	took  time.Duration   // from the first command to the output
+	steps []time.Duration // when each command had ended, or the output had come
+	line  slowlink.Stats  // until the output
+}
+
+var serial atomic.Int64
+
+// twice starts a container of the image on empty daemons, removes the image and starts once more.
+func (t trial) twice(ctx context.Context, c *contender) (got [2]sample, err error) {
+	if err := c.renew(ctx); err != nil {
+		return got, err
+	}
+	defer func() { err = errors.Join(err, c.stop()) }()
+	for i := range got {
+		if got[i], err = t.start(ctx, c); err != nil {
+			return got, fmt.Errorf("start %d: %w", i+1, err)
+		}
+		if err := t.settle(ctx, c); err != nil {
+			return got, err
+		}
+		if _, err := c.command(ctx, c.remove(c.image(t.repo))); err != nil {
+			return got, err
+		}
+		time.Sleep(time.Second) // what removal left to the background
+	}
+	return got, nil
+}
+
+// settle waits until what the start taught the contender is written.
+func (t trial) settle(ctx context.Context, c *contender) error {
+	for c.settled != nil {
+		done, err := c.settled(ctx, c, c.image(t.repo))
+		if err != nil || done {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// start empties the page cache and does what a user does who wants a container of the image.
+func (t trial) start(ctx context.Context, c *contender) (s sample, err error) {
+	if err := measure.DropCaches(); err != nil {
+		return s, err
+	}
+	repo := t.repo
+	if c.twin {
+		repo = twinPrefix + repo
+	}
+	if err := t.warm(ctx, repo); err != nil {
+		return s, err
+	}
+	commands := c.start(fmt.Sprintf("lazy-%d-%d", os.Getpid(), serial.Add(1)), c.image(t.repo), t.args)
+	for _, argv := range commands {
+		_ = exec.Command(argv[0], "--version").Run() // what a user types is in memory
+	}
+	t.line.Reset()
+	begin := time.Now()
+	for _, argv := range commands[:len(commands)-1] {
+		if _, err := c.command(ctx, argv); err != nil {
+			return s, err
+		}
+		s.steps = append(s.steps, time.Since(begin).Round(time.Millisecond))
+	}
+	err = c.until(ctx, commands[len(commands)-1], t.ready, func() {
+		s.took, s.line = time.Since(begin), t.line.Stats()
+		s.steps = append(s.steps, s.took.Round(time.Millisecond))
+	})
+	return s, err
+}
+
+// until runs a command, calls seen once when its output holds a text, and waits for its end.
+func (c *contender) until(ctx context.Context, argv []string, text string, seen func()) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
+	defer cancel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), c.env...)
+	cmd.Stdout, cmd.Stderr = w, w
+	err = cmd.Start()
+	_ = w.Close()
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	found := false
+	buf := make([]byte, 4096)
+	for {
+		n, rerr := r.Read(buf)
+		out.Write(buf[:n])
+		if !found && strings.Contains(out.String(), text) {
+			found = true
+			seen()
+		}
+		if rerr != nil {
+			if !errors.Is(rerr, io.EOF) {
+				err = rerr
+			}
+			break
+		}
+	}
+	if err = errors.Join(err, cmd.Wait()); err != nil || !found {
+		return fmt.Errorf("%s: %w: output %q", strings.Join(argv, " "), errors.Join(err, ctx.Err()), out.String())
+	}
+	return nil
+}
