@@ -37,6 +37,9 @@ func TestNamespaces(t *testing.T) {
 			"-a":                    errdefs.ErrInvalidArgument,
 			"a/b":                   errdefs.ErrInvalidArgument,
 			"a\n":                   errdefs.ErrInvalidArgument,
+			"a-":                    errdefs.ErrInvalidArgument,
+			"a._b":                  errdefs.ErrInvalidArgument,
+			"é":                     errdefs.ErrInvalidArgument,
 			strings.Repeat("a", 76): nil,
 			strings.Repeat("a", 77): errdefs.ErrInvalidArgument,
 		} {

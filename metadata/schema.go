@@ -2,7 +2,9 @@ package metadata
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"go.etcd.io/bbolt"
@@ -18,7 +20,7 @@ const (
 	bucketContainers = "containers" // namespace, id
 	bucketSandboxes  = "sandboxes"  // namespace, id
 	bucketSnapshots  = "snapshots"  // namespace, driver, key
-	bucketChildren   = "children"   // namespace, driver, key of the parent, key of the child → empty
+	bucketChildren   = "children"   // driver, layer id of the parent, layer id of the child → empty
 	bucketLeases     = "leases"     // namespace, id
 	bucketLeased     = "leased"     // namespace, lease, type of the resource, its id → empty
 	bucketBlobs      = "blobs"      // namespace, digest
@@ -44,6 +46,31 @@ var migrations = []func(*bbolt.Tx) error{
 		}
 		return nil
 	},
+	shortenChildren,
+}
+
+// shortenChildren makes schema 2: keys of the children bucket were namespaces, drivers and snapshots' keys, and so long that this
+// index was a third of what the start of a container wrote. A snapshot that cannot be read is left out, as nothing can be done with it.
+func shortenChildren(tx *bbolt.Tx) error {
+	if err := tx.DeleteBucket([]byte(bucketChildren)); err != nil {
+		return err
+	}
+	children, err := tx.CreateBucket([]byte(bucketChildren))
+	if err != nil {
+		return err
+	}
+	snapshots := tx.Bucket([]byte(bucketSnapshots))
+	return snapshots.ForEach(func(key, data []byte) error {
+		var child, parent struct{ Layer, Parent string }
+		scope := strings.SplitAfterN(string(key), separator, 3) // namespace, driver, key
+		if json.Unmarshal(data, &child) != nil || child.Parent == "" || len(scope) != 3 {
+			return nil
+		}
+		if json.Unmarshal(snapshots.Get([]byte(scope[0]+scope[1]+child.Parent)), &parent) != nil {
+			return nil
+		}
+		return children.Put([]byte(scope[1]+parent.Layer+separator+child.Layer), nil)
+	})
 }
 
 // migrate brings the file to the schema after the last step, in one transaction.

@@ -135,7 +135,7 @@ func (s Snapshots) Prepare(key, parent string, kind storage.Kind, labels map[str
 	}
 	snapshot.LayerID = strconv.FormatUint(id, 36)
 	layer.ID = snapshot.LayerID
-	if err := errors.Join(s.rows.create(key, s.resource(), snapshot), s.link(parent, key)); err != nil {
+	if err := errors.Join(s.rows.create(key, s.resource(), snapshot), s.link(layer)); err != nil {
 		return fail(err)
 	}
 	return snapshot, layer, nil
@@ -175,6 +175,7 @@ func (s Snapshots) Commit(name, key string, o CommitOptions) (Snapshot, error) {
 	committed := active
 	committed.Key, committed.Kind, committed.Usage, committed.Labels = name, storage.Committed, o.Usage, nonEmpty(o.Labels)
 	committed.CreatedAt, committed.UpdatedAt = s.rows.tx.now, s.rows.tx.now
+	var rebased storage.Layer
 	if o.Parent != "" && o.Parent != active.Parent {
 		if active.Parent != "" {
 			return Snapshot{}, s.rows.cannot("commit", key, fmt.Errorf("it was prepared on %q, so it cannot be put on %q: %w", active.Parent, o.Parent, errdefs.ErrFailedPrecondition))
@@ -183,15 +184,11 @@ func (s Snapshots) Commit(name, key string, o CommitOptions) (Snapshot, error) {
 			return Snapshot{}, err
 		}
 		committed.Parent = o.Parent
-		if _, err := s.layer(committed); err != nil {
+		if rebased, err = s.layer(committed); err != nil {
 			return Snapshot{}, err
 		}
 	}
-	return committed, errors.Join(
-		s.drop(active),
-		s.rows.create(name, s.resource(), committed),
-		s.link(committed.Parent, name),
-	)
+	return committed, errors.Join(s.drop(active), s.rows.create(name, s.resource(), committed), s.link(rebased))
 }
 
 // Update changes labels: fieldpaths are "labels" (also when there are none) or "labels.<key>".
@@ -214,37 +211,44 @@ func (s Snapshots) Remove(key string) (Snapshot, error) {
 	if err != nil {
 		return Snapshot{}, err
 	}
-	if s.hasChildren(key) {
+	if s.hasChildren(snapshot) {
 		return Snapshot{}, s.rows.cannot("remove", key, fmt.Errorf("other snapshots are built on it, remove those first: %w", errdefs.ErrFailedPrecondition))
+	}
+	if snapshot.Parent != "" {
+		parent, err := s.rows.get(snapshot.Parent)
+		if err != nil {
+			return Snapshot{}, s.rows.cannot("remove", key, err)
+		}
+		if err := s.rows.tx.remove(bucketChildren, s.child(parent.LayerID, snapshot.LayerID)); err != nil {
+			return Snapshot{}, err
+		}
 	}
 	return snapshot, s.drop(snapshot)
 }
 
-// drop takes a record and its place in the graph away.
+// drop takes a record away. Its layer keeps its place in the graph.
 func (s Snapshots) drop(snapshot Snapshot) error {
 	return errors.Join(
 		s.rows.delete(snapshot.Key),
-		s.unlink(snapshot.Parent, snapshot.Key),
 		s.rows.tx.leave(s.rows.ns, Resource{Type: s.resource(), ID: snapshot.Key}),
 	)
 }
 
-func (s Snapshots) hasChildren(key string) bool {
-	return s.rows.tx.holds(bucketChildren, s.rows.scope+key+separator)
+func (s Snapshots) hasChildren(snapshot Snapshot) bool {
+	return s.rows.tx.holds(bucketChildren, s.child(snapshot.LayerID, ""))
 }
 
-func (s Snapshots) link(parent, child string) error {
-	if parent == "" {
+// link notes that l is built on its parent, if it has one.
+func (s Snapshots) link(l storage.Layer) error {
+	if len(l.Parents) == 0 {
 		return nil
 	}
-	return s.rows.tx.put(bucketChildren, s.rows.scope+parent+separator+child, nil)
+	return s.rows.tx.put(bucketChildren, s.child(l.Parents[0], l.ID), nil)
 }
 
-func (s Snapshots) unlink(parent, child string) error {
-	if parent == "" {
-		return nil
-	}
-	return s.rows.tx.remove(bucketChildren, s.rows.scope+parent+separator+child)
+// child is a key of bucketChildren: of layer ids, which are short and stay when a snapshot is committed.
+func (s Snapshots) child(parent, layer string) string {
+	return s.driver + separator + parent + separator + layer
 }
 
 func (s Snapshots) resource() string { return ResourceSnapshots + s.driver }

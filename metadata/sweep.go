@@ -59,12 +59,11 @@ func (s *slice) remove(tx *Tx, n node) error {
 		}
 	case bucketSnapshots:
 		kind = ResourceSnapshots + driver
-		graph := tx.Snapshots(ns, driver)
-		if graph.hasChildren(name) {
-			return nil
-		}
 		var snapshot Snapshot
-		if snapshot, err = graph.Remove(name); err == nil {
+		switch snapshot, err = tx.Snapshots(ns, driver).Remove(name); {
+		case errors.Is(err, errdefs.ErrFailedPrecondition): // it has children
+			return nil
+		case err == nil:
 			s.layers = append(s.layers, layerOf{driver, snapshot.LayerID})
 			if snapshot.Parent != "" {
 				s.parents = append(s.parents, snapshotNode(ns, driver, snapshot.Parent))

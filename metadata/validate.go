@@ -2,7 +2,6 @@ package metadata
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -23,8 +22,6 @@ const (
 	maxDepth      = 512     // layers of a snapshot
 )
 
-var identifier = regexp.MustCompile(`^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$`)
-
 // ValidateIdentifier checks the name of a namespace, container, sandbox or driver: at most 76 letters, digits and single
 // dots, dashes or underlines between them. Such a name is safe as a file name.
 func ValidateIdentifier(what, s string) error {
@@ -33,10 +30,25 @@ func ValidateIdentifier(what, s string) error {
 		return invalid("%s is empty", what)
 	case len(s) > maxIdentifier:
 		return invalid("%s %q is longer than %d characters", what, shorten(s), maxIdentifier)
-	case !identifier.MatchString(s):
+	case !isIdentifier(s):
 		return invalid("%s %q is not made of letters and digits with single dots, dashes or underlines between them", what, s)
 	}
 	return nil
+}
+
+func isIdentifier(s string) bool {
+	between := true // at the begin, or after a dot, dash or underline
+	for _, c := range []byte(s) {
+		switch {
+		case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9':
+			between = false
+		case between || c != '.' && c != '-' && c != '_':
+			return false
+		default:
+			between = true
+		}
+	}
+	return !between
 }
 
 // ValidateLabels checks that no label is larger than 4096 bytes.
