@@ -27,7 +27,7 @@ var allowed = map[string][]string{
 	"storage":               {"content"},
 	"storage/overlay":       {"storage", "content", "internal"},
 	"storage/native":        {"storage", "content", "internal"},
-	"storage/lazyfuse":      {"storage", "content", "internal"},
+	"storage/lazyfuse":      {"storage", "storage/overlay", "content", "internal"},
 	"storage/windowsfilter": {"storage", "content", "internal"},
 	"platform":              {"storage"},
 	"platform/linux":        {"platform", "storage", "internal"},

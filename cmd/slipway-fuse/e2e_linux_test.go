@@ -18,10 +18,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/opencontainers/go-digest"
+
+	"github.com/slipwayd/slipway/storage"
 	"github.com/slipwayd/slipway/storage/lazyfuse/index"
 	"github.com/slipwayd/slipway/storage/lazyfuse/layer"
 	"github.com/slipwayd/slipway/storage/lazyfuse/server/control"
 	"github.com/slipwayd/slipway/storage/lazyfuse/server/keeper"
+	"github.com/slipwayd/slipway/storage/lazyfuse/state"
 	"github.com/slipwayd/slipway/testsuite"
 	"github.com/slipwayd/slipway/testsuite/ociimage"
 	"github.com/slipwayd/slipway/testsuite/registry"
@@ -124,10 +128,9 @@ func (h *host) state(t *testing.T, r *registry.Registry, files []ociimage.File) 
 	check(t, err)
 	id = desc.Digest.Encoded()[:12]
 	dir = h.path("layers/" + id)
-	check(t, os.MkdirAll(dir, 0o700))
-	doc, err := json.Marshal(source{Ref: r.Host() + "/test/lazy:latest", Descriptor: desc, Own: true})
-	check(t, err)
-	check(t, errors.Join(os.WriteFile(filepath.Join(dir, "layer.json"), doc, 0o600), os.WriteFile(filepath.Join(dir, "index"), x.Marshal(), 0o600)))
+	check(t, os.MkdirAll(filepath.Dir(dir), 0o700))
+	l := state.Layer{Source: storage.Source{Ref: r.Host() + "/test/lazy:latest", Descriptor: desc}, Own: true, Kind: x.Kind(), Document: digest.FromBytes(x.Marshal())}
+	check(t, state.Write(dir, l, x.Marshal()))
 	return id, dir
 }
 

@@ -13,6 +13,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"time"
 )
 
 // version is set by the linker.
@@ -22,6 +24,8 @@ var version = "dev"
 type options struct {
 	mount, state, cache string
 	noPassthrough       bool
+	quota               int64
+	deadline            time.Duration
 }
 
 func main() {
@@ -67,6 +71,8 @@ func parse(name string, args []string) (o options, err error) {
 	f.StringVar(&o.state, "state", "", "directory for what the next keeper or server needs")
 	f.StringVar(&o.cache, "cache", "", "directory for the bytes of layers")
 	f.BoolVar(&o.noPassthrough, "no-passthrough", false, "read complete files through the server too; overlays may then be stacked higher above the mount")
+	f.Int64Var(&o.quota, "quota", 0, "bytes that the cache may take; 0 for as many as the disk has room for")
+	f.DurationVar(&o.deadline, "deadline", 5*time.Minute, "how long a read waits for a registry that does not answer")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -83,7 +89,8 @@ func parse(name string, args []string) (o options, err error) {
 
 // args are the flags again, for the server's command line.
 func (o options) args() []string {
-	args := []string{"--mount", o.mount, "--state", o.state, "--cache", o.cache}
+	args := []string{"--mount", o.mount, "--state", o.state, "--cache", o.cache,
+		"--quota", strconv.FormatInt(o.quota, 10), "--deadline", o.deadline.String()}
 	if o.noPassthrough {
 		args = append(args, "--no-passthrough")
 	}

@@ -57,7 +57,7 @@ func serve(o options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
 	log := newLog("server")
-	opener, err := newOpener(o.cache, log)
+	opener, err := newOpener(o, log)
 	if err != nil {
 		return err
 	}

@@ -57,6 +57,7 @@ type Options struct {
 	PlainHTTP   bool        // http even when the host is not loopback; ignored for hosts that hosts.toml describes
 	SkipVerify  bool        // accept any certificate; likewise
 	HostsDirs   []string    // instead of Config.HostsDirs
+	NeedRanges  bool        // refuse a host that answers a range with all of the blob, instead of throwing away the rest
 }
 
 // Client holds the connections of a process to registries. It is safe for concurrent use.
@@ -138,6 +139,7 @@ func DockerCredentials(path string) CredentialFunc {
 type Remote struct {
 	config    Config
 	ref       reference.Ref
+	ranges    bool // Options.NeedRanges
 	endpoints []*endpoint
 }
 
@@ -163,7 +165,7 @@ func (c *Client) Remote(ref reference.Ref, o Options) (*Remote, error) {
 	if creds == nil {
 		creds = c.config.Credentials
 	}
-	r := &Remote{config: c.config, ref: ref}
+	r := &Remote{config: c.config, ref: ref, ranges: o.NeedRanges}
 	cache := auth.NewCache()
 	for _, h := range list {
 		transport, err := c.transport(h)

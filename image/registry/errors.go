@@ -60,6 +60,9 @@ func (e *statusError) Unwrap() error {
 	return errdefs.ErrUnknown
 }
 
+// RetryAfter is how long the registry asks us to wait, 0 when it does not.
+func (e *statusError) RetryAfter() time.Duration { return e.after }
+
 // newStatusError reads the error of a response and closes it.
 func newStatusError(resp *http.Response) error {
 	defer resp.Body.Close()

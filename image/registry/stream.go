@@ -198,6 +198,9 @@ func (s *stream) connectTo(e *endpoint) error {
 // checkResponse refuses an answer whose headers contradict desc or the range that was asked for.
 func (s *stream) checkResponse(resp *http.Response, ranged bool) error {
 	if s.whole {
+		if ranged && s.remote.ranges {
+			return mismatch("%s: asked for bytes %d-%d, the registry sends all %d", s.desc.Digest, s.offset, s.end-1, s.desc.Size)
+		}
 		if resp.ContentLength >= 0 && resp.ContentLength != s.desc.Size {
 			return mismatch("%s should have %d bytes but the registry sends %d", s.desc.Digest, s.desc.Size, resp.ContentLength)
 		}

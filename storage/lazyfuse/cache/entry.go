@@ -173,6 +173,13 @@ func (e *Entry) missingLocked(s span) []span {
 	return e.have.missing(s)
 }
 
+// Present answers how many bytes are there.
+func (e *Entry) Present() int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.presentLocked()
+}
+
 // Full says whether all bytes are there.
 func (e *Entry) Full() bool {
 	e.mu.Lock()

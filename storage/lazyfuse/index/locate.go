@@ -65,3 +65,13 @@ func (t Table) Parse(bytes []byte, blob int64, limits Limits) (*Index, error) {
 	}
 	return nil, unsupported("table of contents of kind %q", t.Kind)
 }
+
+// Promised says whether a layer's annotations vouch for a table of contents in its blob.
+func Promised(annotations map[string]string) bool {
+	for _, prefix := range chunkedPrefixes {
+		if annotations[prefix+chunkedChecksum] != "" {
+			return true
+		}
+	}
+	return annotations[tocAnnotation] != ""
+}

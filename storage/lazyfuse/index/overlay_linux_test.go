@@ -58,7 +58,7 @@ func describeFile(t *testing.T, p, name string) string {
 	if err := unix.Lstat(p, &st); err != nil {
 		t.Fatal(err)
 	}
-	s := fmt.Sprintf("%s %v %d:%d %d.%09d nlink=%d", name, fileMode(st.Mode), st.Uid, st.Gid, st.Mtim.Sec, st.Mtim.Nsec, st.Nlink)
+	s := fmt.Sprintf("%s %v %d:%d %d.%09d nlink=%d", name, FileMode(st.Mode), st.Uid, st.Gid, st.Mtim.Sec, st.Mtim.Nsec, st.Nlink)
 	target := ""
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:

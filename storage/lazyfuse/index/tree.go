@@ -133,7 +133,7 @@ func (x *Index) Len() int { return len(x.nodes) }
 func (x *Index) Node(i int) Node {
 	n := &x.nodes[i]
 	out := Node{
-		Mode: fileMode(n.mode), UID: n.uid, GID: n.gid, Size: n.size, Nlink: n.nlink,
+		Mode: FileMode(n.mode), UID: n.uid, GID: n.gid, Size: n.size, Nlink: n.nlink,
 		ModTime: time.Unix(n.sec, int64(n.nsec)), Content: x.digestOf(n.digest),
 	}
 	switch n.mode & typeMask {
@@ -152,7 +152,8 @@ func (x *Index) Node(i int) Node {
 // below, and like the Node, if none has it.
 func (x *Index) Implied(i int) bool { return x.nodes[i].mode&impliedFlag != 0 }
 
-func fileMode(mode uint32) fs.FileMode {
+// FileMode translates the mode bits of stat(2).
+func FileMode(mode uint32) fs.FileMode {
 	m := fs.FileMode(mode & 0o777)
 	if mode&0o4000 != 0 {
 		m |= fs.ModeSetuid

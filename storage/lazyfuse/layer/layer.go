@@ -50,6 +50,7 @@ type Layer struct {
 
 	fetched [3]atomic.Int64 // bytes of units by fetch.Class
 	served  atomic.Int64    // bytes read
+	waited  atomic.Int64    // reads that found something missing
 
 	turn chan struct{} // holds a token for each unit that is being fetched
 
@@ -161,12 +162,23 @@ type Detail struct {
 	Demand    int64      `json:"demandBytes"` // of the blob, fetched for readers that waited
 	Profile   int64      `json:"profileBytes"`
 	Served    int64      `json:"servedBytes"` // of files, given to readers
+	Waited    int64      `json:"waitedReads"` // that found something missing
+	Cached    int64      `json:"cachedBytes"` // of files that were opened, in the cache now
 }
 
 // Detail tells how the layer is.
 func (l *Layer) Detail() any {
 	return Detail{Kind: l.Kind(), BlobBytes: l.BlobSize(), Demand: l.fetched[fetch.Foreground].Load(),
-		Profile: l.fetched[fetch.Profile].Load(), Served: l.served.Load()}
+		Profile: l.fetched[fetch.Profile].Load(), Served: l.served.Load(), Waited: l.waited.Load(), Cached: l.cached()}
+}
+
+func (l *Layer) cached() (sum int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.entries {
+		sum += e.Present()
+	}
+	return sum
 }
 
 // Read is ReadAt on behalf of a class of readers.
@@ -190,6 +202,9 @@ func (l *Layer) Read(ctx context.Context, class fetch.Class, i int, p []byte, of
 		return n, atEnd
 	}
 	// Whatever kept the cache from delivering, the blob can.
+	if class == fetch.Foreground {
+		l.waited.Add(1)
+	}
 	for _, m := range e.Missing(off, int64(len(p))) {
 		if err := l.fill(ctx, class, i, e, m); err != nil {
 			return 0, err

@@ -23,7 +23,7 @@ func Ensure(ctx context.Context, state string, command []string) (control.Client
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return client, fmt.Errorf("cannot make the state directory of the FUSE keeper: %w", err)
 	}
-	if runs, err := running(state); err != nil {
+	if runs, err := Running(state); err != nil {
 		return client, err
 	} else if runs {
 		return client, answering(ctx, client, 0, nil)
@@ -44,8 +44,8 @@ func Ensure(ctx context.Context, state string, command []string) (control.Client
 	return client, answering(ctx, client, cmd.Process.Pid, ended)
 }
 
-// running asks whether a keeper holds the lock, without holding it for a moment itself.
-func running(state string) (bool, error) {
+// Running asks whether a keeper holds the lock, without holding it for a moment itself.
+func Running(state string) (bool, error) {
 	f, err := openLock(state)
 	if err != nil {
 		return false, err

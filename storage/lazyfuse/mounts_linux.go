@@ -1,0 +1,97 @@
+package lazyfuse
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// mounted answers which of the layers ids something is mounted on, in any mount namespace of the host: an overlay that has it among
+// its lower directories, under whatever path it was named, or a bind mount of it. What cannot be told counts as mounted. A
+// mount that was detached while processes still have files of it open is not seen: it belongs to containers that were removed.
+func mounted(mountpoint string, ids []string) (map[string]bool, error) {
+	used := map[string]bool{}
+	err := eachMountTable(func(table []byte) {
+		for line := range bytes.Lines(table) {
+			markUsed(used, mountpoint, string(line), ids)
+		}
+	})
+	return used, err
+}
+
+// eachMountTable calls fn with /proc/PID/mountinfo (proc_pid_mountinfo(5)) of one process for each mount namespace.
+func eachMountTable(fn func([]byte)) error {
+	procs, err := os.ReadDir("/proc")
+	if err != nil {
+		return fmt.Errorf("cannot see what is mounted: %w", err)
+	}
+	seen := map[string]bool{}
+	for _, p := range procs {
+		dir := filepath.Join("/proc", p.Name())
+		if name := p.Name(); name[0] < '0' || name[0] > '9' {
+			continue
+		}
+		ns, err := os.Readlink(filepath.Join(dir, "ns/mnt"))
+		if err != nil || seen[ns] {
+			continue // it has ended, or is a kernel thread's
+		}
+		table, err := os.ReadFile(filepath.Join(dir, "mountinfo"))
+		if err != nil || len(table) == 0 {
+			continue // it ends just now; another process of its namespace tells
+		}
+		seen[ns] = true
+		fn(table)
+	}
+	if len(seen) == 0 {
+		return fmt.Errorf("cannot see what is mounted: no process of /proc tells")
+	}
+	return nil
+}
+
+// markUsed takes in one line: "ID parent major:minor root mountpoint options … - type source superoptions".
+func markUsed(used map[string]bool, mountpoint, line string, ids []string) {
+	mount, super, ok := strings.Cut(strings.TrimSpace(line), " - ")
+	fields, more := strings.Fields(mount), strings.Fields(super)
+	if !ok || len(fields) < 5 || len(more) < 3 {
+		return
+	}
+	switch more[0] {
+	case "fuse.slipway":
+		root := strings.Split(fields[3], "/")
+		for _, id := range ids {
+			if len(root) > 1 && root[1] == id {
+				used[id] = true
+			}
+		}
+	case "overlay":
+		lowers := lowerDirs(more[2])
+		for _, id := range ids {
+			for _, l := range lowers {
+				if names(l, mountpoint, id) {
+					used[id] = true
+				}
+			}
+		}
+	}
+}
+
+// lowerDirs lists the lower directories in overlay's options, as they were named.
+func lowerDirs(options string) []string {
+	var dirs []string
+	for o := range strings.SplitSeq(options, ",") {
+		if v, ok := strings.CutPrefix(o, "lowerdir="); ok {
+			dirs = append(dirs, strings.Split(v, ":")...)
+		} else if v, ok := strings.CutPrefix(o, "lowerdir+="); ok {
+			dirs = append(dirs, v)
+		}
+	}
+	return dirs
+}
+
+// names says whether a lower directory is that of a layer: below the driver's directory, relative to it, in the mount itself, or
+// through a descriptor, which tells nothing.
+func names(dir, mountpoint, id string) bool {
+	return strings.HasSuffix("/"+dir, "/"+id+"/fs") || dir == filepath.Join(mountpoint, id) || strings.HasPrefix(dir, "/proc/")
+}

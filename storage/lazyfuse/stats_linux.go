@@ -1,0 +1,62 @@
+package lazyfuse
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+
+	"github.com/slipwayd/slipway/storage"
+	"github.com/slipwayd/slipway/storage/lazyfuse/fetch"
+	"github.com/slipwayd/slipway/storage/lazyfuse/layer"
+	"github.com/slipwayd/slipway/storage/lazyfuse/server/control"
+)
+
+// Busy implements storage.Lazy. The server fetches only what is waited for and what a start will want.
+func (d *Driver) Busy(ctx context.Context) bool {
+	stats, err := d.client.Stats(ctx)
+	if err != nil {
+		return false
+	}
+	var detail struct{ Fetch fetch.Stats }
+	if err := json.Unmarshal(stats.Detail, &detail); err != nil {
+		return false
+	}
+	return detail.Fetch.InFlight+detail.Fetch.Queued > 0
+}
+
+// Lazies implements storage.Lazy, the oldest layer first. When the server does not answer, counts are zero.
+func (d *Driver) Lazies(ctx context.Context, detail bool) ([]storage.LazyLayer, error) {
+	var out []storage.LazyLayer
+	for _, s := range d.all() {
+		s.mu.Lock()
+		out = append(out, storage.LazyLayer{ID: s.id, Source: s.state.Source, Kind: string(s.state.Kind), Origin: s.state.Origin,
+			AttachedAt: s.state.AttachedAt, Filled: s.filled, FileBytes: s.state.Usage.Size})
+		s.mu.Unlock()
+	}
+	slices.SortFunc(out, func(a, b storage.LazyLayer) int {
+		return cmp.Or(a.AttachedAt.Compare(b.AttachedAt), cmp.Compare(a.ID, b.ID))
+	})
+	if !detail || len(out) == 0 || !d.running() {
+		return out, ctx.Err()
+	}
+	have, err := d.client.Layers(ctx)
+	if err != nil {
+		return out, ctx.Err()
+	}
+	for _, l := range have {
+		if i := slices.IndexFunc(out, func(o storage.LazyLayer) bool { return o.ID == l.ID }); i >= 0 {
+			count(&out[i], l)
+		}
+	}
+	return out, nil
+}
+
+func count(to *storage.LazyLayer, from control.Layer) {
+	to.Served, to.Reads, to.ReadErrors, to.ReadBytes = true, from.Reads, from.ReadErrors, from.ReadBytes
+	var d layer.Detail
+	if json.Unmarshal(from.Detail, &d) != nil {
+		return // nobody has used the layer since the server started
+	}
+	to.DemandBytes, to.ProfileBytes, to.WaitedReads, to.CachedBytes = d.Demand, d.Profile, d.Waited, d.Cached
+}
