@@ -99,6 +99,22 @@ func TestMembers(t *testing.T) {
 	}
 }
 
+// TestManyMembers ends members everywhere in the input buffer: what the bit buffer holds beyond a member's end must be given
+// back, also when input came meanwhile.
+func TestManyMembers(t *testing.T) {
+	var packed, want []byte
+	text := samples()["text"]
+	for i := range 3000 {
+		data := text[i : 2*i+1]
+		want, packed = append(want, data...), append(packed, pack(t, data, 1+i%9)...)
+	}
+	for name, src := range map[string]io.Reader{"whole": bytes.NewReader(packed), "bytes": iotest.OneByteReader(bytes.NewReader(packed))} {
+		if got, err := unpack(src); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes of %d, %v", name, len(got), len(want), err)
+		}
+	}
+}
+
 // TestMatchBeforeMember: a match must not reach into the member before.
 func TestMatchBeforeMember(t *testing.T) {
 	var b bytes.Buffer

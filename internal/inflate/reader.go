@@ -172,13 +172,14 @@ func noEOF(err error) error {
 	return err
 }
 
-// more reads input when less than n bytes are left. At the end of src it is nil and zeros follow.
+// more reads input when less than n bytes are left. At the end of src it is nil and zeros follow. The bytes that are in the
+// bit buffer stay before pos, for align to give back.
 func (r *Reader) more(n int) error {
 	for r.end-r.pos < n && !r.eof {
-		if r.pos > 0 {
-			copy(r.in[:], r.in[r.pos:r.end])
-			r.inBase += int64(r.pos)
-			r.end, r.pos = r.end-r.pos, 0
+		if used := r.pos - int(r.count/8); used > 0 {
+			copy(r.in[:], r.in[used:r.end])
+			r.inBase += int64(used)
+			r.end, r.pos = r.end-used, r.pos-used
 		}
 		m, err := r.src.Read(r.in[r.end:inSize])
 		r.end += m
