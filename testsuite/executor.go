@@ -49,6 +49,8 @@ func TestExecutor(t *testing.T, fixture func(t *testing.T) ExecutorFixture) {
 		"Adopt":            (*executorTest).adopt,
 		"AdoptCreated":     (*executorTest).adoptCreated,
 		"AdoptEnded":       (*executorTest).adoptEnded,
+		"AdoptTerminal":    (*executorTest).adoptTerminal,
+		"LastWords":        (*executorTest).adoptTerminalOfEnded,
 		"Together":         (*executorTest).together,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -14,6 +14,6 @@
 //
 // What a crash leaves: running containers, which do not notice, and for a Create that was interrupted a cgroup, a mount
 // and a folder that List names; Adopt finds both, and Delete of a container adopted in that half-made state removes them.
-// What dies with the process: terminals (the kernel hangs up on their programs) and copies of output through pipes; files
-// and fifos handed over go on working.
+// What dies with the process: copies of output through pipes, and terminals of which nobody else keeps a duplicate for Attach (the
+// kernel hangs up on their programs); files and fifos handed over go on working.
 package linux

@@ -15,8 +15,8 @@ import (
 	"github.com/slipwayd/slipway/platform"
 )
 
-// stdio is our side of a process's standard streams: pipes that we copy, or the master of its terminal. It does not
-// exist for a process adopted from another executor, whose pipes and terminal went with it.
+// stdio is our side of a process's standard streams: pipes that we copy, or the master of its terminal. For a process adopted
+// from another executor it exists only when Attach gave its terminal back.
 type stdio struct {
 	io       platform.IO
 	child    []*os.File // the process's ends, closed once it has them
@@ -124,13 +124,15 @@ func (s *stdio) begin() error {
 			return fmt.Errorf("cannot get the terminal of the process: %w", err)
 		}
 		s.terminal = master
-		if s.io.Stdout != nil {
-			s.outputs = append(s.outputs, copying{master, s.io.Stdout})
-		} else {
-			s.outputs = append(s.outputs, copying{master, io.Discard}) // or the program blocks when the terminal is full
-		}
 		s.console.Close()
 		s.console = nil
+	}
+	if s.terminal != nil {
+		to := s.io.Stdout
+		if to == nil {
+			to = io.Discard // or the program blocks when the terminal is full
+		}
+		s.outputs = append(s.outputs, copying{s.terminal, to})
 	}
 	for _, f := range s.child {
 		f.Close()

@@ -95,7 +95,9 @@ func (s *Set) holdOpen(r *os.File) error {
 	if err != nil {
 		return err
 	}
-	cerr := conn.Control(func(fd uintptr) { s.hold, err = openFd(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDWR|unix.O_NONBLOCK) })
+	cerr := conn.Control(func(fd uintptr) {
+		s.hold, err = openFd(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDWR|unix.O_NONBLOCK)
+	})
 	if cerr != nil {
 		return cerr
 	}

@@ -44,8 +44,8 @@ type Config struct {
 
 // Set is the open streams of one process. Its owner calls Finish once the process has ended or was never made.
 type Set struct {
-	io  platform.IO
-	log *slog.Logger
+	io   platform.IO
+	log  *slog.Logger
 	kept Kept
 
 	mu        sync.Mutex
