@@ -25,6 +25,7 @@ type fetcher struct {
 	store  Store
 	remote *registry.Remote
 	limits Limits
+	pace   func(ctx context.Context, n int) error // before each read, with the bytes of the last one; may be nil
 }
 
 // sourceLabels say where a blob came from, for pushes that may mount it.
@@ -279,6 +280,9 @@ func (f *fetcher) copy(ctx context.Context, d ocispec.Descriptor, w io.Writer, o
 			return fmt.Errorf("cannot write %s: %w", d.Digest, werr)
 		}
 		p.at(offset)
+		if f.pace != nil && err == nil {
+			err = f.pace(ctx, b.n)
+		}
 		if to == nil || b.n == 0 {
 			blocks.Put(b.data)
 		} else if sendErr := to.send(b); sendErr != nil {

@@ -101,6 +101,7 @@ const (
 	Downloading State = "downloading" // and unpacking at the same time, where that is possible
 	Unpacking   State = "unpacking"   // from the content store, or the download is done and the rest of the layer is on its way
 	Uploading   State = "uploading"
+	Served      State = "served" // can be used while it is still in its registry
 	Exists      State = "exists" // was there already
 	Done        State = "done"
 )

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipwayd/slipway/content"
+	"github.com/slipwayd/slipway/image/registry"
 	"github.com/slipwayd/slipway/internal/inflate"
 )
 
@@ -54,6 +55,7 @@ type unpacker struct {
 	recorder Recorder
 	limits   Limits
 	name     string
+	remote   *registry.Remote // where layers can be left; nil when they are all here
 	// fetch brings the blob into the store if it is not there. When to is not nil it also sends all bytes of the blob there;
 	// the caller ends the pipe.
 	fetch func(ctx context.Context, d ocispec.Descriptor, to *pipe) error
@@ -127,7 +129,20 @@ func (u *unpacker) run(ctx context.Context, steps []Layer, have int) error {
 	slots := make(chan struct{}, u.limits.Parallel)
 	below := make(chan struct{}) // closed when the layer below is committed
 	close(below)
+	offers := u.offers(ctx, steps[have:])
 	for i, l := range steps {
+		if i >= have && offers[i-have] != nil {
+			parent, committed := below, make(chan struct{})
+			below = committed
+			group.Go(func() error {
+				if err := u.serve(ctx, l, offers[i-have], parent); err != nil {
+					return fmt.Errorf("layer %d (%s): %w", l.Index, l.Desc.Digest, err)
+				}
+				close(committed)
+				return nil
+			})
+			continue
+		}
 		// Slots are taken from the base upwards, so that a layer never waits for one that has no slot.
 		select {
 		case slots <- struct{}{}:
@@ -141,7 +156,7 @@ func (u *unpacker) run(ctx context.Context, steps []Layer, have int) error {
 		if i < have {
 			group.Go(func() error {
 				defer release()
-				return u.fetch(ctx, l.Desc, nil)
+				return u.here(ctx, l)
 			})
 			continue
 		}
@@ -171,6 +186,27 @@ func (u *unpacker) layer(ctx context.Context, l Layer, parent <-chan struct{}, r
 			return err
 		}
 	}
+	err = u.stage(ctx, l, parent, func(staged Staged) error {
+		defer release()
+		return u.apply(ctx, l, staged)
+	})
+	if err == nil {
+		u.part(l.Desc).enter(Done)
+	}
+	return err
+}
+
+// serve stages a layer that is left where it is, and commits it when parent is closed. It needs no slot.
+func (u *unpacker) serve(ctx context.Context, l Layer, offer Offer, parent <-chan struct{}) error {
+	err := u.stage(ctx, l, parent, func(staged Staged) error { return offer(ctx, staged) })
+	if err == nil {
+		u.part(l.Desc).enter(Served)
+	}
+	return err
+}
+
+// stage has fill make what a staged layer shows and commits it when parent is closed.
+func (u *unpacker) stage(ctx context.Context, l Layer, parent <-chan struct{}, fill func(Staged) error) (err error) {
 	staged, err := u.layers.Stage(ctx, l)
 	if err != nil {
 		return fmt.Errorf("cannot stage: %w", err)
@@ -182,17 +218,15 @@ func (u *unpacker) layer(ctx context.Context, l Layer, parent <-chan struct{}, r
 			}
 		}
 	}()
-	if err := u.apply(ctx, l, staged); err != nil {
+	if err := fill(staged); err != nil {
 		return err
 	}
-	release()
 	if err := wait(ctx, parent); err != nil {
 		return err
 	}
 	if err := staged.Commit(ctx); err != nil {
 		return fmt.Errorf("cannot commit snapshot %s: %w", l.Chain, err)
 	}
-	u.part(l.Desc).enter(Done)
 	return nil
 }
 
@@ -231,7 +265,7 @@ func (u *unpacker) apply(ctx context.Context, l Layer, staged Staged) error {
 		func() error {
 			defer diff.close()
 			check := &verifier{r: diff, left: u.limits.Diff, limit: u.limits.Diff}
-			if !record {
+			if !record && l.DiffID != "" {
 				check.verify = l.DiffID.Verifier()
 			}
 			return consume(ctx, l, staged, check)
@@ -316,7 +350,7 @@ func consume(ctx context.Context, l Layer, staged Staged, diff *verifier) error 
 // verifier counts what is read through it, up to a limit, and hashes it unless somebody else does.
 type verifier struct {
 	r           io.Reader
-	verify      digest.Verifier // nil when the diff ID is checked by a recorder
+	verify      digest.Verifier // nil when the diff ID is checked by others
 	left, limit int64
 }
 

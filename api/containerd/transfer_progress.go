@@ -79,6 +79,7 @@ var progressEvents = map[image.State]string{
 	image.Downloading: "downloading",
 	image.Unpacking:   "extracting",
 	image.Uploading:   "uploading",
+	image.Served:      "complete", // all that the client waits for
 	image.Exists:      "already exists",
 	image.Done:        "complete",
 }

@@ -1,0 +1,101 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/slipwayd/slipway/image/reference"
+	"github.com/slipwayd/slipway/image/registry"
+)
+
+// LazyLayers are Layers that can show a layer whose blob is still in its registry. Pull asks for each layer that is missing;
+// those that are shown are not fetched.
+type LazyLayers interface {
+	Layers
+	// Offer answers how to show a layer, or with its error why it must be pulled in full. It is called for all layers side by side.
+	Offer(ctx context.Context, l Layer, remote *registry.Remote) (Offer, error)
+	// OnItsWay says whether the layer is committed and shown, so that whoever wants to use it need not fetch its blob.
+	OnItsWay(ctx context.Context, l Layer) (bool, error)
+}
+
+// Offer makes a staged layer show its files, in the place of Staged.Apply. It asks no network.
+type Offer func(ctx context.Context, s Staged) error
+
+// offers asks for all layers side by side; those for which nothing is offered are pulled.
+func (u *unpacker) offers(ctx context.Context, steps []Layer) []Offer {
+	out := make([]Offer, len(steps))
+	lazy, ok := u.layers.(LazyLayers)
+	if !ok || u.remote == nil || !lazy.Independent() {
+		return out
+	}
+	var group sync.WaitGroup
+	for i, l := range steps {
+		group.Go(func() {
+			if offer, err := lazy.Offer(ctx, l, u.remote); err == nil {
+				out[i] = offer
+			}
+		})
+	}
+	group.Wait()
+	return out
+}
+
+// here fetches the blob of a layer that is committed, unless it is on its way.
+func (u *unpacker) here(ctx context.Context, l Layer) error {
+	if lazy, ok := u.layers.(LazyLayers); ok && u.remote != nil {
+		coming, err := lazy.OnItsWay(ctx, l)
+		if err != nil {
+			return fmt.Errorf("cannot see whether layer %s is on its way: %w", l.Desc.Digest, err)
+		}
+		if coming {
+			u.part(l.Desc).enter(Served)
+			return nil
+		}
+	}
+	return u.fetch(ctx, l.Desc, nil)
+}
+
+// FillOptions say which layer that was shown by an Offer is to be brought here.
+type FillOptions struct {
+	Ref      string // the image
+	Registry *registry.Client
+	Remote   registry.Options
+	Store    Store
+	Layer    Layer  // without DiffID when Staged checks what it gets
+	Staged   Staged // what to unpack into
+	Recorder Recorder
+	// Pace is called before each piece of the blob is fetched, with the bytes of the last one, and may wait; nil for as fast as can be.
+	Pace   func(ctx context.Context, n int) error
+	Limits Limits
+}
+
+// Fill fetches the blob of a layer, or takes what is in the store of it, unpacks and commits it. What was fetched of a blob when it
+// failed is resumed by the next call.
+func Fill(ctx context.Context, o FillOptions) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("cannot fill layer %s: %w", o.Layer.Desc.Digest, err), o.Staged.Abort(context.WithoutCancel(ctx)))
+		}
+	}()
+	ref, err := reference.Parse(o.Ref)
+	if err != nil {
+		return err
+	}
+	remote, err := o.Registry.Remote(ref, o.Remote)
+	if err != nil {
+		return err
+	}
+	limits := o.Limits.withDefaults()
+	f := fetcher{store: o.Store, remote: remote, limits: limits, pace: o.Pace}
+	progress := (&reporter{}).part(refKey(o.Layer.Desc), "", o.Layer.Desc)
+	u := &unpacker{store: o.Store, recorder: o.Recorder, limits: limits, name: ref.String()}
+	u.fetch = func(ctx context.Context, d ocispec.Descriptor, to *pipe) error { return f.blob(ctx, d, to, progress) }
+	if err := u.apply(ctx, o.Layer, o.Staged); err != nil {
+		return err
+	}
+	return o.Staged.Commit(ctx)
+}
