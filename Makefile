@@ -10,7 +10,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
-.PHONY: all setup build test unit race root e2e vm lint vuln vet-windows bench demo fuzz generate clean
+.PHONY: all setup build test unit race root e2e vm lint vuln vet-windows bench bench-lazy soak-lazy demo fuzz generate clean
 
 all: build
 
@@ -51,6 +51,12 @@ vuln:                  ## needs to reach vuln.go.dev
 
 bench: build           ## peers side by side in the same run; prints the README's table
 	ci/bench
+
+bench-lazy: build      ## lazy starts of Slipway and peers over a slow line; prints the README's tables
+	ci/bench-lazy
+
+soak-lazy: build       ## the long versions of tests of lazy layers: 100 kills, 300 cycles
+	ci/soak-lazy
 
 demo: build            ## from nothing to hello out of a container, without internet
 	ci/demo

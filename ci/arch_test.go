@@ -44,7 +44,7 @@ var allowed = map[string][]string{
 	"client":                {"api", "spec", "image/reference", "storage", "internal"},
 	"cmd":                   {"*"},
 	"testsuite":             {"content", "storage", "storage/lazyfuse", "platform", "internal", "metadata"},
-	"testsuite/bench":       {"client", "spec"},
+	"testsuite/bench":       {"client", "spec", "testsuite"},
 	"ci":                    {},
 }
 

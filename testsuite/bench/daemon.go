@@ -9,8 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -19,9 +17,8 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/slipwayd/slipway/client"
+	"github.com/slipwayd/slipway/testsuite/measure"
 )
-
-func cpus() int { return runtime.NumCPU() }
 
 // daemon is one of those compared.
 type daemon struct {
@@ -128,20 +125,7 @@ func (d *daemon) stop() error {
 }
 
 // processes are the daemon's and its shims', found by the directory or socket in their command lines.
-func (d *daemon) processes() []int {
-	var pids []int
-	dirs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, f := range dirs {
-		b, err := os.ReadFile(f)
-		if err != nil || !strings.Contains(string(b), d.dir) {
-			continue
-		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil && pid != os.Getpid() {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
+func (d *daemon) processes() []int { return measure.Processes(d.dir) }
 
 // command runs one of the daemon's command lines and answers how long it took.
 func (d *daemon) command(ctx context.Context, argv []string) (time.Duration, error) {

@@ -17,10 +17,11 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/slipwayd/slipway/testsuite/measure"
 )
 
 // measurement is one row of the table.
@@ -64,7 +65,7 @@ func bench(ctx context.Context, bin, peers, registry, only string, rounds int) (
 			return fmt.Errorf("%s: %w", d.name, err)
 		}
 	}
-	fmt.Printf("%s, %s\n\n", time.Now().Format(time.DateOnly), machine())
+	fmt.Printf("%s, %s\n\n", time.Now().Format(time.DateOnly), measure.Machine())
 	fmt.Printf("| what | %s | %s | ratio | goal |\n|---|---|---|---|---|\n", daemons[0].name, daemons[1].name)
 	for _, m := range measurements {
 		if !strings.Contains(m.name, only) {
@@ -92,39 +93,11 @@ func (m measurement) row(ctx context.Context, daemons []*daemon, rounds int) err
 			taken[i] = append(taken[i], v)
 		}
 	}
-	ours, theirs := median(taken[0]), median(taken[1])
+	ours, theirs := measure.Median(taken[0]), measure.Median(taken[1])
 	ratio := "-"
 	if theirs > 0 {
 		ratio = fmt.Sprintf("%.2f×", ours/theirs)
 	}
 	fmt.Printf("| %s | %.4g %s | %.4g %s | %s | %s |\n", m.name, ours, m.unit, theirs, m.unit, ratio, m.goal)
 	return nil
-}
-
-func median(v []float64) float64 {
-	slices.Sort(v)
-	return v[len(v)/2]
-}
-
-// machine names what this was measured on.
-func machine() string {
-	var u syscall.Utsname
-	_ = syscall.Uname(&u)
-	var release []byte
-	for _, c := range u.Release {
-		if c == 0 {
-			break
-		}
-		release = append(release, byte(c))
-	}
-	cpu := "unknown processor"
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(b)) {
-			if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
-				cpu = strings.TrimSpace(v)
-				break
-			}
-		}
-	}
-	return fmt.Sprintf("%d × %s, Linux %s", cpus(), cpu, release)
 }

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"regexp"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/slipwayd/slipway/client"
 	"github.com/slipwayd/slipway/spec"
+	"github.com/slipwayd/slipway/testsuite/measure"
 )
 
 var measurements = []measurement{
@@ -184,23 +184,5 @@ func hundred(ctx context.Context, d *daemon) (_ float64, err error) {
 	return (after - before) / n, err
 }
 
-// pss adds up the proportional set size of the daemon and its shims, in megabytes (10^6).
-func (d *daemon) pss() (float64, error) {
-	var kib int
-	for _, pid := range d.processes() {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-		if err != nil {
-			continue // it has just ended
-		}
-		for line := range strings.Lines(string(b)) {
-			if f := strings.Fields(line); len(f) > 1 && f[0] == "Pss:" {
-				n, err := strconv.Atoi(f[1])
-				if err != nil {
-					return 0, err
-				}
-				kib += n
-			}
-		}
-	}
-	return float64(kib) * 1024 / 1e6, nil
-}
+// pss is the proportional set size of the daemon and its shims, in megabytes (10^6).
+func (d *daemon) pss() (float64, error) { return measure.PSS(d.processes()) }

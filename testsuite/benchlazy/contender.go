@@ -25,6 +25,7 @@ type contender struct {
 	dir        string
 	registry   string // the line's near end
 	daemons    []daemon
+	server     string // base name of the programs that serve lazy layers
 	env        []string
 	// start is what the user types, one after the other; the last one runs args in a container.
 	start  func(id, image string, args []string) [][]string
@@ -157,6 +158,9 @@ func slipway(o options, name, dir, registry, lazy string) *contender {
 		},
 		remove: func(image string) []string { return slices.Concat(cli, []string{"rmi", image}) },
 	}
+	if c.lazy {
+		c.server = "slipway-fuse"
+	}
 	return c
 }
 
@@ -184,16 +188,13 @@ func containerd(o options, dir, registry string) *contender {
 // stargz is containerd with the stargz snapshotter, pulling as its documentation says, on the eStargz twin.
 func stargz(o options, dir, registry string) *contender {
 	c := containerd(o, dir, registry)
-	server, remote := "containerd-stargz-grpc", "ctr-remote"
-	if o.stargz != "" {
-		server, remote = filepath.Join(o.stargz, server), filepath.Join(o.stargz, remote)
-	}
-	c.name, c.lazy, c.twin = version("stargz", server), true, true
+	c.server = filepath.Base(o.stargz)
+	c.name, c.lazy, c.twin = version("stargz", o.stargz), true, true
 	snapshots := dir + "/state/stargz.sock"
 	c.daemons[0].config += fmt.Sprintf("[proxy_plugins.stargz]\n  type = \"snapshot\"\n  address = %q\n", snapshots)
 	c.daemons = append([]daemon{{socket: snapshots, toml: "stargz.toml",
-		argv: []string{server, "--address", snapshots, "--root", dir + "/stargz", "--config", dir + "/stargz.toml", "--log-level", "warn"}}}, c.daemons...)
-	cli := []string{remote, "--address", dir + "/state/containerd.sock", "-n", "default"}
+		argv: []string{o.stargz, "--address", snapshots, "--root", dir + "/stargz"}}}, c.daemons...)
+	cli := []string{"ctr-remote", "--address", dir + "/state/containerd.sock", "-n", "default"}
 	c.start = func(id, image string, args []string) [][]string {
 		return [][]string{
 			slices.Concat(cli, []string{"images", "rpull", "--plain-http", image}),

@@ -41,7 +41,7 @@ func (t trial) twice(ctx context.Context, c *contender) (got [2]sample, err erro
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
 	for i := range got {
-		if got[i], err = t.start(ctx, c); err != nil {
+		if got[i], err = t.start(ctx, c, nil); err != nil {
 			return got, fmt.Errorf("start %d: %w", i+1, err)
 		}
 		if err := t.settle(ctx, c); err != nil {
@@ -71,8 +71,9 @@ func (t trial) settle(ctx context.Context, c *contender) error {
 	return nil
 }
 
-// start empties the page cache and does what a user does who wants a container of the image.
-func (t trial) start(ctx context.Context, c *contender) (s sample, err error) {
+// start empties the page cache and does what a user does who wants a container of the image. seen is called with the output
+// that made it ready; it may be nil.
+func (t trial) start(ctx context.Context, c *contender, seen func(said string) error) (s sample, err error) {
 	if err := measure.DropCaches(); err != nil {
 		return s, err
 	}
@@ -95,15 +96,19 @@ func (t trial) start(ctx context.Context, c *contender) (s sample, err error) {
 		}
 		s.steps = append(s.steps, time.Since(begin).Round(time.Millisecond))
 	}
-	err = c.until(ctx, commands[len(commands)-1], t.ready, func() {
+	err = c.until(ctx, commands[len(commands)-1], t.ready, func(said string) error {
 		s.took, s.line = time.Since(begin), t.line.Stats()
 		s.steps = append(s.steps, s.took.Round(time.Millisecond))
+		if seen != nil {
+			return seen(said)
+		}
+		return nil
 	})
 	return s, err
 }
 
 // until runs a command, calls seen once when its output holds a text, and waits for its end.
-func (c *contender) until(ctx context.Context, argv []string, text string, seen func()) error {
+func (c *contender) until(ctx context.Context, argv []string, text string, seen func(said string) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
 	defer cancel()
 	r, w, err := os.Pipe()
@@ -127,7 +132,7 @@ func (c *contender) until(ctx context.Context, argv []string, text string, seen 
 		out.Write(buf[:n])
 		if !found && strings.Contains(out.String(), text) {
 			found = true
-			seen()
+			err = seen(out.String())
 		}
 		if rerr != nil {
 			if !errors.Is(rerr, io.EOF) {
@@ -136,8 +141,11 @@ func (c *contender) until(ctx context.Context, argv []string, text string, seen 
 			break
 		}
 	}
-	if err = errors.Join(err, cmd.Wait()); err != nil || !found {
-		return fmt.Errorf("%s: %w: output %q", strings.Join(argv, " "), errors.Join(err, ctx.Err()), out.String())
+	if err = errors.Join(err, cmd.Wait(), ctx.Err()); err == nil && !found {
+		err = fmt.Errorf("it does not say %q", text)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w: output %q", strings.Join(argv, " "), err, out.String())
 	}
 	return nil
 }

@@ -3,12 +3,15 @@ package ociimage
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"time"
 
+	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,6 +24,7 @@ const (
 	Gzip Compression = iota
 	Zstd
 	None
+	EStargz // gzip with a table of contents, which the layer's annotations vouch for; the table is a file more in the tar
 )
 
 // Layer is what one layer is built from.
@@ -105,21 +109,48 @@ func TarBytes(files []File) ([]byte, error) {
 }
 
 // build answers the layer's tar, the same compressed, and its media type.
-func (l Layer) build(format Format) (raw, packed []byte, mediaType string, err error) {
+func (l *Layer) build(format Format) (raw, packed []byte, mediaType string, err error) {
 	raw = l.Tar
 	if raw == nil {
 		if raw, err = TarBytes(l.Files); err != nil {
 			return nil, nil, "", err
 		}
 	}
+	if l.Compression == EStargz {
+		if raw, packed, err = l.stargz(raw); err != nil {
+			return nil, nil, "", err
+		}
+		return raw, packed, cmp.Or(l.MediaType, layerType(format, Gzip)), nil
+	}
 	if packed, err = Compress(raw, l.Compression); err != nil {
 		return nil, nil, "", err
 	}
-	mediaType = l.MediaType
-	if mediaType == "" {
-		mediaType = layerType(format, l.Compression)
+	return raw, packed, cmp.Or(l.MediaType, layerType(format, l.Compression)), nil
+}
+
+// stargz answers the tar with its table of contents, and both compressed, and annotates the layer.
+func (l *Layer) stargz(tar []byte) (raw, packed []byte, err error) {
+	blob, err := estargz.Build(io.NewSectionReader(bytes.NewReader(tar), 0, int64(len(tar))), estargz.WithChunkSize(64<<10))
+	if err != nil {
+		return nil, nil, err
 	}
-	return raw, packed, mediaType, nil
+	defer blob.Close()
+	if packed, err = io.ReadAll(blob); err != nil {
+		return nil, nil, err
+	}
+	zr, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, nil, err
+	}
+	if raw, err = io.ReadAll(zr); err != nil {
+		return nil, nil, err
+	}
+	l.Annotations = maps.Clone(l.Annotations)
+	if l.Annotations == nil {
+		l.Annotations = map[string]string{}
+	}
+	l.Annotations[estargz.TOCJSONDigestAnnotation] = blob.TOCDigest().String()
+	return raw, packed, nil
 }
 
 func layerType(format Format, c Compression) string {

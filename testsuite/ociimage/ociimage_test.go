@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -178,5 +179,31 @@ func TestSkopeoReads(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v: %s", transport, err, out)
 		}
+	}
+}
+
+func TestEStargz(t *testing.T) {
+	img := ociimage.Image{Layers: []ociimage.Layer{{Compression: ociimage.EStargz, Files: []ociimage.File{ociimage.Regular("hello", 0o644, "hello\n")}}}}
+	built, manifest, _ := build(t, img)
+	desc := manifest.Layers[0]
+	r, err := estargz.Open(io.NewSectionReader(bytes.NewReader(built.Bytes(desc)), 0, desc.Size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.TOCDigest().String(); got != desc.Annotations[estargz.TOCJSONDigestAnnotation] {
+		t.Errorf("the table of contents is %s, annotated %v", got, desc.Annotations)
+	}
+	f, err := r.OpenFile("hello")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err := io.ReadAll(f); err != nil || string(data) != "hello\n" {
+		t.Errorf("%q, %v", data, err)
+	}
+	if raw := unpack(t, built.Bytes(desc), ociimage.Gzip); digest.FromBytes(raw) != built.DiffIDs[0] {
+		t.Error("the diff ID is not that of the tar")
+	}
+	if again, _, _ := build(t, img); again.Root.Digest != built.Root.Digest {
+		t.Error("built twice it is another")
 	}
 }

@@ -28,6 +28,14 @@ func TooManyRequests(retryAfter int) Fault {
 	}
 }
 
+// Unavailable answers 503 with Retry-After in seconds.
+func Unavailable(retryAfter int) Fault {
+	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
+		Status(http.StatusServiceUnavailable)(w, r, next)
+	}
+}
+
 // Cut breaks the connection after n bytes of the body. With n of 0 the header still comes.
 func Cut(n int64) Fault {
 	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {

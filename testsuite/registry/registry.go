@@ -127,6 +127,12 @@ func (r *Registry) Close() error {
 	return errors.Join(errs...)
 }
 
+// Down takes the registry away: what is connected is cut, and who connects is refused, until Up.
+func (r *Registry) Down() error { return r.Close() }
+
+// Up has the registry listen again where it did before Down. What Redirect and TLS served stays away.
+func (r *Registry) Up() error { return r.Listen(r.Host()) }
+
 // Host is the address after Listen, such as 127.0.0.1:34567: the first part of references to what is pushed here.
 func (r *Registry) Host() string {
 	r.mu.Lock()

@@ -264,3 +264,25 @@ func TestTLS(t *testing.T) {
 		}
 	}
 }
+
+func TestDownAndUp(t *testing.T) {
+	r, layer, path := fixture(t)
+	for range 2 {
+		if err := r.Down(); err != nil {
+			t.Fatal(err)
+		}
+		if got := get(t, r, path); got.err == nil {
+			t.Errorf("while it is down: %d", got.status)
+		}
+		if err := r.Up(); err != nil {
+			t.Fatal(err)
+		}
+		if got := get(t, r, path); got.err != nil || !bytes.Equal(got.body, layer) {
+			t.Errorf("when it is back: %d, %v", got.status, got.err)
+		}
+	}
+	r.Fault(registry.Match{Times: 1}, registry.Unavailable(7))
+	if got := get(t, r, path); got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") != "7" {
+		t.Errorf("unavailable: %d %v", got.status, got.header)
+	}
+}
