@@ -14,6 +14,7 @@ import (
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
+	"github.com/slipwayd/slipway/shim/server"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -60,6 +61,7 @@ func (b *builtin) connection(ctx context.Context) (*conn, error) {
 		// One that goes away while it is asked is being killed just now: the next attempt finds nobody.
 		c, err = connect(ctx, b.socket(), 3, "", "")
 	}
+	found := err == nil
 	if nobodyListens(err) {
 		if err = b.start(); err == nil {
 			c, err = connect(ctx, b.socket(), 3, "", "")
@@ -72,8 +74,20 @@ func (b *builtin) connection(ctx context.Context) (*conn, error) {
 		return nil, err
 	}
 	b.cur = c
+	if found {
+		b.collect(ctx, c)
+	}
 	b.m.wait.Go(func() { b.guard(c) })
 	return c, nil
+}
+
+// collect has a shim that was running already hand in its terminals: what it had handed in went with an earlier daemon.
+func (b *builtin) collect(ctx context.Context, c *conn) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if err := c.callService(ctx, server.Extras, "", "KeepAll", &task.StateRequest{}, &emptypb.Empty{}); err != nil {
+		b.m.conf.Log.Warn("a shim did not hand in its terminals; they end with it", "shim", b.name, "error", err)
+	}
 }
 
 // nobodyListens tells the errors that mean there is no such process, from those of one that does not answer.
@@ -113,7 +127,7 @@ func (b *builtin) start() error {
 		return fmt.Errorf("cannot open log of the shim: %w", err)
 	}
 	defer log.Close()
-	cmd := exec.Command(path, "serve", "--state", b.dir, "--listen-fd", "3", "--events", b.m.events.path)
+	cmd := exec.Command(path, "serve", "--state", b.dir, "--listen-fd", "3", "--events", b.m.events.path, "--keeper", filepath.Join(b.m.conf.State, keeperSocket))
 	cmd.ExtraFiles = []*os.File{socket}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = "/"

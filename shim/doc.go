@@ -10,8 +10,8 @@
 // What a crash leaves: the shims and their containers, which run on, and a bundle STATE/tasks/NAMESPACE/ID for each task; Restore
 // goes on from those, and removes the bundles that no shim knows. The death of the daemon nobody in a container notices.
 //
-// The death of a shim of ours its containers outlive too, with their output to fifos and files, with one exception: a process
-// that was given a terminal. The shim holds the other end of that, the kernel hangs up on the process (SIGHUP, which ends
-// shells and most programs; one that ignores it reads an end of file and fails to write), and its exit is told as any other.
-// A program that must outlive its shim is run without a terminal.
+// The death of a shim of ours its containers outlive too, with what they read and write: they have files and fifos of their own, and
+// the other side of a terminal the daemon keeps as well (package fdstore), so that the next shim goes on where the dead one stopped and nothing
+// is lost between. Only when daemon and shim die at once is a terminal lost: the kernel hangs up on its process (SIGHUP, which
+// ends shells and most programs; one that ignores it reads an end of file and fails to write), and its exit is told as any other.
 package shim

@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/slipwayd/slipway/internal/opaque"
+	"github.com/slipwayd/slipway/shim/fdstore"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -45,6 +46,7 @@ type RuntimeConfig struct {
 type Manager struct {
 	conf   Config
 	events *eventServer
+	kept   *fdstore.Store // terminals of shims of ours
 
 	mu     sync.Mutex
 	tasks  map[string]*entry
@@ -56,6 +58,9 @@ type Manager struct {
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
 }
+
+// keeperSocket is where shims of ours hand in terminals, in the state directory.
+const keeperSocket = "keeper.sock"
 
 // endpoint is where the calls for a task go.
 type endpoint interface {
@@ -82,8 +87,14 @@ func New(c Config) (*Manager, error) {
 	m := &Manager{conf: c, tasks: map[string]*entry{}, ours: map[string]*builtin{}, infos: map[string]Info{}, legacy: map[string]bool{}}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	var err error
-	if m.events, err = listenEvents(filepath.Join(c.State, "events.sock"), m.receive); err != nil {
+	if m.kept, err = fdstore.Listen(filepath.Join(c.State, keeperSocket), c.Log); err == nil {
+		m.events, err = listenEvents(filepath.Join(c.State, "events.sock"), m.receive)
+	}
+	if err != nil {
 		m.cancel()
+		if m.kept != nil {
+			m.kept.Close()
+		}
 		return nil, err
 	}
 	return m, nil
@@ -106,7 +117,7 @@ func (m *Manager) Close() error {
 	}
 	err := m.events.Close()
 	m.wait.Wait()
-	return err
+	return errors.Join(err, m.kept.Close())
 }
 
 // Restore finds the tasks that outlived the last daemon. Shims of ours that died are started again; the tasks of third parties'

@@ -487,53 +487,6 @@ func TestManagerRestart(t *testing.T) {
 	}
 }
 
-func TestTerminal(t *testing.T) {
-	w := newWorld(t, shim.Config{})
-	dir := t.TempDir()
-	s := shim.Streams{Stdin: filepath.Join(dir, "in"), Stdout: filepath.Join(dir, "out"), Terminal: true}
-	for _, p := range []string{s.Stdin, s.Stdout} {
-		if err := unix.Mkfifo(p, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	out := make(chan string, 1)
-	go func() {
-		f, err := os.Open(s.Stdout)
-		if err != nil {
-			out <- err.Error()
-			return
-		}
-		defer f.Close()
-		data, _ := io.ReadAll(f)
-		out <- string(data)
-	}()
-	o := w.options("tty", s)
-	spec := specOf("tty", "sh", "-c", "read line; stty size; echo got $line; exit 2")
-	spec.Process.Terminal = true
-	o.Spec = asJSON(t, spec)
-	if _, err := w.m.Create(t.Context(), o); err != nil {
-		t.Fatal(err)
-	}
-	in, err := os.OpenFile(s.Stdin, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	if _, err := w.m.Start(t.Context(), "default", "tty", ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.m.ResizePty(t.Context(), "default", "tty", "", 91, 31); err != nil {
-		t.Fatal(err)
-	}
-	fmt.Fprintln(in, "hello")
-	if x := w.wait("tty", ""); x.Status != 2 {
-		t.Fatalf("exit %+v", x)
-	}
-	if got := <-out; !strings.Contains(got, "31 91\r\n") || !strings.Contains(got, "got hello\r\n") {
-		t.Fatalf("the terminal showed %q", got)
-	}
-}
-
 func TestGroupByContainer(t *testing.T) {
 	w := newWorld(t, shim.Config{})
 	if err := w.m.Close(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/slipwayd/slipway/internal/opaque"
+	"github.com/slipwayd/slipway/shim/server"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -24,6 +25,7 @@ func (m *Manager) refresh(ctx context.Context, c *conn, e *entry, execID string)
 			delete(e.procs, execID)
 			e.mu.Unlock()
 			e.bundle.removeExec(execID)
+			m.kept.Drop(server.KeptName(e.ns, e.id, execID))
 		}
 		return false, nil
 	}
@@ -48,7 +50,7 @@ func (m *Manager) refresh(ctx context.Context, c *conn, e *entry, execID string)
 
 // end notes an exit that no event has told, and tells it.
 func (m *Manager) end(e *entry, execID string, x Exit) {
-	if !e.exited(execID, x, time.Now()) {
+	if !m.exited(e, execID, x, time.Now()) {
 		return
 	}
 	id := execID

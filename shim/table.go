@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/slipwayd/slipway/internal/opaque"
+	"github.com/slipwayd/slipway/shim/server"
 )
 
 // entry is one task in the table.
@@ -89,6 +90,16 @@ func (e *entry) setPaused(paused bool, at time.Time) {
 	}
 }
 
+// exited is entry.exited, which also lets go of what was kept for the process.
+func (m *Manager) exited(e *entry, execID string, x Exit, at time.Time) bool {
+	if !e.exited(execID, x, at) {
+		return false
+	}
+	// All its output has arrived. Its client waits for the end of that, which we would withhold.
+	m.kept.Drop(server.KeptName(e.ns, e.id, execID))
+	return true
+}
+
 // exited notes an end; false when it was known, or there is no such process.
 func (e *entry) exited(execID string, x Exit, at time.Time) bool {
 	e.mu.Lock()
@@ -136,6 +147,7 @@ func (m *Manager) forget(e *entry) {
 	defer m.mu.Unlock()
 	if m.tasks[tableKey(e.ns, e.id)] == e {
 		delete(m.tasks, tableKey(e.ns, e.id))
+		m.kept.Drop(server.KeptName(e.ns, e.id, ""))
 	}
 }
 
@@ -197,7 +209,7 @@ func (m *Manager) note(env *types.Envelope, at time.Time) bool {
 			execID = ""
 		}
 		e := entry(v.ContainerID)
-		return e != nil && e.exited(execID, Exit{Pid: v.Pid, Status: v.ExitStatus, At: v.ExitedAt.AsTime()}, at)
+		return e != nil && m.exited(e, execID, Exit{Pid: v.Pid, Status: v.ExitStatus, At: v.ExitedAt.AsTime()}, at)
 	}
 	return true
 }

@@ -8,13 +8,14 @@ import (
 	"github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/typeurl/v2"
+	"github.com/slipwayd/slipway/shim/fdstore"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // TestLateEvents has the events of a deleted task arrive when there is another of the same name.
 func TestLateEvents(t *testing.T) {
 	var told []string
-	m := &Manager{tasks: map[string]*entry{}, conf: Config{Events: func(e Event) { told = append(told, e.Topic) }}}
+	m := &Manager{kept: &fdstore.Store{}, tasks: map[string]*entry{}, conf: Config{Events: func(e Event) { told = append(told, e.Topic) }}}
 	created := time.Now()
 	event := func(topic string, at time.Time, v any) {
 		t.Helper()

@@ -45,6 +45,7 @@ func runServe(args []string) error {
 	f.StringVar(&c.address, "address", "", "unix socket to listen on")
 	f.IntVar(&c.listenFd, "listen-fd", 0, "descriptor of a socket that listens already, instead of an address")
 	f.StringVar(&c.events, "events", os.Getenv("TTRPC_ADDRESS"), "unix socket that takes events, by containerd's ttrpc events service")
+	f.StringVar(&c.keeper, "keeper", "", "unix socket of a daemon that keeps terminals, so that they outlive this shim")
 	f.StringVar(&c.namespace, "namespace", "", "namespace of requests that name none")
 	if err := f.Parse(args); err != nil {
 		return err

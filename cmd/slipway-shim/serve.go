@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containerd/ttrpc"
+	"github.com/slipwayd/slipway/shim/fdstore"
 	"github.com/slipwayd/slipway/shim/server"
 )
 
@@ -23,6 +24,7 @@ type serveConfig struct {
 	state, address string
 	listenFd       int
 	events         string
+	keeper         string
 	namespace      string
 	log            *slog.Logger
 }
@@ -61,8 +63,8 @@ func serve(c serveConfig) error {
 	end := make(chan struct{})
 	tasks, err := server.New(context.Background(), server.Config{
 		Executor: executor, State: filepath.Join(c.state, "tasks"), Publisher: events, Log: c.log,
-		Namespace: c.namespace,
-		Shutdown:  func() { close(end) },
+		Namespace: c.namespace, Keeper: keeper(c.keeper),
+		Shutdown: func() { close(end) },
 	})
 	if err != nil {
 		return errors.Join(err, executor.Close())
@@ -101,6 +103,14 @@ func serveUntil(rpc *ttrpc.Server, listener net.Listener, end <-chan struct{}) e
 	_ = rpc.Close()
 	<-failed
 	return nil
+}
+
+// keeper is nil without a socket: a stock containerd has none.
+func keeper(socket string) server.Keeper {
+	if socket == "" {
+		return nil
+	}
+	return fdstore.Client{Path: socket}
 }
 
 // listen takes the socket that was handed over, or makes one that only root may use.

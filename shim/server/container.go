@@ -269,7 +269,6 @@ func (s *Server) adopt(ctx context.Context, r record) {
 func (s *Server) adoptProcess(c *container, id string, r processRecord, pp platform.Process) *process {
 	p := &process{c: c, id: id, uris: r.Streams, platform: pp, stdinClosed: r.StdinClosed, lastPid: r.Pid, done: make(chan struct{})}
 	p.begun = r.Started
-	conf := s.streamConfig(p)
 	if r.Exit != nil {
 		p.status, p.exit = stopped, *r.Exit
 		p.streams = stdio.Attach(stdio.Config{Log: s.conf.Log}, true)
@@ -284,7 +283,7 @@ func (s *Server) adoptProcess(c *container, id string, r processRecord, pp platf
 	if p.begun {
 		p.status = running
 	}
-	p.streams = stdio.Attach(conf, r.StdinClosed)
+	p.streams = s.takeBack(p, pp)
 	return p
 }
 

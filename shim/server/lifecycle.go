@@ -74,6 +74,7 @@ func (s *Server) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.C
 		ContainerID: c.id, Bundle: c.bundle, Rootfs: r.Rootfs, Pid: pid, Checkpoint: r.Checkpoint,
 		IO: &events.TaskIO{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal},
 	})
+	s.keep(p)
 	s.watch(p)
 	s.watchOOM(c)
 	return &task.CreateTaskResponse{Pid: pid}, nil
@@ -156,6 +157,7 @@ func (s *Server) Start(ctx context.Context, r *task.StartRequest) (*task.StartRe
 	p.c.mu.Unlock()
 	s.publishStart(p, pid)
 	if p.id != "" {
+		s.keep(p) // its terminal is made only now
 		s.watch(p)
 	}
 	return &task.StartResponse{Pid: pid}, nil

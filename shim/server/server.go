@@ -51,6 +51,8 @@ type Config struct {
 	Log       *slog.Logger
 	// Namespace is that of requests which name none: containerd's own calls do not always. Empty: such requests fail.
 	Namespace string
+	// Keeper has terminals outlive this server; nil: they end with it.
+	Keeper Keeper
 	// Shutdown is called, once, when a client asked the shim to end and no container is left. Nil: such requests do nothing.
 	Shutdown func()
 }
@@ -102,7 +104,7 @@ func (s *Server) Register(t *ttrpc.Server) {
 	t.RegisterService(ServiceV2, desc)
 	t.RegisterService(ServiceV3, desc)
 	t.RegisterService(Extras, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
-		"ReopenLog": method(s.ReopenLog), "Reserve": method(s.Reserve),
+		"ReopenLog": method(s.ReopenLog), "Reserve": method(s.Reserve), "KeepAll": method(s.KeepAll),
 	}})
 }
 
