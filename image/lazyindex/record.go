@@ -8,19 +8,11 @@ import (
 	"github.com/slipwayd/slipway/storage/lazyfuse/index"
 )
 
-// tocAnnotation is what eStargz's builders put on a layer that has a table of contents.
-const tocAnnotation = "containerd.io/snapshot/stargz/toc.digest"
-
 // Wants says whether the index of a layer is worth recording: it has no table of contents of its own, is not so small that it
 // is here as soon as its index would be, and is not known already. It is part of image.Recorder.
 func (s *Store) Wants(l image.Layer) bool {
-	if _, err := s.path(l.Desc.Digest); err != nil || l.Desc.Size < index.TailSize || l.Desc.Annotations[tocAnnotation] != "" {
-		return false
-	}
-	if _, err := index.Locate(l.Desc.Annotations, nil, l.Desc.Size); err == nil {
-		return false
-	}
-	return !s.Has(l.Desc.Digest)
+	_, err := s.path(l.Desc.Digest)
+	return err == nil && l.Desc.Size >= index.TailSize && !index.Promised(l.Desc.Annotations) && !s.Has(l.Desc.Digest)
 }
 
 // Record decompresses a layer and makes its index on the way. It is part of image.Recorder.

@@ -66,6 +66,8 @@ type Client struct {
 
 	mu         sync.Mutex
 	transports map[string]*http.Transport // by TLS key and dial time-out
+
+	noReferrers sync.Map // hosts that have no referrers API
 }
 
 // New makes a client. It reaches out to nobody.
@@ -90,6 +92,9 @@ func New(c Config) *Client {
 	}
 	return &Client{config: c, transports: map[string]*http.Transport{}}
 }
+
+// HostsDirs are those of the client's Config.
+func (c *Client) HostsDirs() []string { return c.config.HostsDirs }
 
 // Close drops idle connections; those in use end with their requests.
 func (c *Client) Close() error {
@@ -141,6 +146,8 @@ type Remote struct {
 	ref       reference.Ref
 	ranges    bool // Options.NeedRanges
 	endpoints []*endpoint
+
+	noReferrers *sync.Map // the Client's
 }
 
 // endpoint is one host of a Remote.
@@ -165,7 +172,7 @@ func (c *Client) Remote(ref reference.Ref, o Options) (*Remote, error) {
 	if creds == nil {
 		creds = c.config.Credentials
 	}
-	r := &Remote{config: c.config, ref: ref, ranges: o.NeedRanges}
+	r := &Remote{config: c.config, ref: ref, ranges: o.NeedRanges, noReferrers: &c.noReferrers}
 	cache := auth.NewCache()
 	for _, h := range list {
 		transport, err := c.transport(h)
@@ -186,6 +193,13 @@ func (c *Client) Remote(ref reference.Ref, o Options) (*Remote, error) {
 		r.endpoints = append(r.endpoints, e)
 	}
 	return r, nil
+}
+
+// WithRanges is the same remote as with Options.NeedRanges; the two share connections and tokens.
+func (r *Remote) WithRanges() *Remote {
+	other := *r
+	other.ranges = true
+	return &other
 }
 
 // Ref is the name the remote was made for.

@@ -46,7 +46,7 @@ func (r *Remote) Exists(ctx context.Context, desc ocispec.Descriptor) (bool, err
 func (r *Remote) push(ctx context.Context, fn func(*endpoint) error) error {
 	for i, e := range r.endpoints {
 		if e.Has(hosts.Push) {
-			one := &Remote{config: r.config, ref: r.ref, endpoints: r.endpoints[i : i+1]}
+			one := &Remote{config: r.config, ref: r.ref, endpoints: r.endpoints[i : i+1], noReferrers: r.noReferrers}
 			return one.each(ctx, hosts.Push, 0, r.config.Retries, fn)
 		}
 	}
@@ -130,14 +130,20 @@ func (r *Remote) PushBlob(ctx context.Context, desc ocispec.Descriptor, open fun
 }
 
 func (r *Remote) put(ctx context.Context, e *endpoint, to *url.URL, size int64, mediaType string, open func() (io.ReadCloser, error)) error {
+	_, err := r.putFor(ctx, e, to, size, mediaType, open)
+	return err
+}
+
+// putFor answers the header of the registry's answer too, never nil.
+func (r *Remote) putFor(ctx context.Context, e *endpoint, to *url.URL, size int64, mediaType string, open func() (io.ReadCloser, error)) (http.Header, error) {
 	body, err := open()
 	if err != nil {
-		return err
+		return http.Header{}, err
 	}
 	defer body.Close()
 	req, err := r.request(ctx, e, http.MethodPut, "", body, auth.ActionPull, auth.ActionPush)
 	if err != nil {
-		return err
+		return http.Header{}, err
 	}
 	req.URL, req.Host = to, to.Host
 	req.ContentLength, req.GetBody = size, open
@@ -147,9 +153,9 @@ func (r *Remote) put(ctx context.Context, e *endpoint, to *url.URL, size int64, 
 	req.Header.Set("Content-Type", mediaType)
 	resp, err := e.do(req, http.StatusCreated, http.StatusNoContent, http.StatusOK)
 	if err != nil {
-		return err
+		return http.Header{}, err
 	}
-	return resp.Body.Close()
+	return resp.Header, resp.Body.Close()
 }
 
 // PushManifest stores a manifest under its digest, and under the tag as well when there is one.

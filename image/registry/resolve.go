@@ -162,29 +162,40 @@ func (r *Remote) head(ctx context.Context, e *endpoint, object string) (ocispec.
 }
 
 func (r *Remote) get(ctx context.Context, e *endpoint, object string) (ocispec.Descriptor, error) {
-	req, err := r.request(ctx, e, http.MethodGet, "/manifests/"+object, nil)
+	data, mediaType, err := r.document(ctx, e, object)
 	if err != nil {
 		return ocispec.Descriptor{}, err
-	}
-	req.Header.Set("Accept", accept)
-	resp, err := e.do(req, http.StatusOK)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	if len(data) > maxManifest {
-		return ocispec.Descriptor{}, mismatch("manifest %s is larger than %d bytes", object, maxManifest)
 	}
 	algorithm := digest.SHA256
 	if r.ref.Digest != "" {
 		algorithm = r.ref.Digest.Algorithm()
 	}
-	desc := ocispec.Descriptor{MediaType: mediaType(resp), Digest: algorithm.FromBytes(data), Size: int64(len(data))}
+	desc := ocispec.Descriptor{MediaType: mediaType, Digest: algorithm.FromBytes(data), Size: int64(len(data))}
 	return desc, r.checkPinned(desc)
+}
+
+// document fetches a manifest by tag or digest, at most maxManifest bytes of it, unchecked.
+func (r *Remote) document(ctx context.Context, e *endpoint, object string) (data []byte, media string, err error) {
+	req, err := r.request(ctx, e, http.MethodGet, "/manifests/"+object, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	req.Header.Set("Accept", accept)
+	resp, err := e.do(req, http.StatusOK)
+	if err != nil {
+		return nil, "", err
+	}
+	defer resp.Body.Close()
+	data, err = readDocument(resp.Body, object)
+	return data, mediaType(resp), err
+}
+
+func readDocument(body io.Reader, what string) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(body, maxManifest+1))
+	if err == nil && len(data) > maxManifest {
+		err = mismatch("manifest %s is larger than %d bytes", what, maxManifest)
+	}
+	return data, err
 }
 
 func (r *Remote) checkPinned(desc ocispec.Descriptor) error {

@@ -44,7 +44,7 @@ func (r *Remote) streams() int {
 }
 
 func isDocument(mediaType string) bool {
-	return strings.HasSuffix(mediaType, ".index.v1+json") || strings.Contains(mediaType, ".manifest.")
+	return strings.HasSuffix(mediaType, ".image.index.v1+json") || strings.Contains(mediaType, ".manifest.")
 }
 
 // open begins a stream of bytes offset up to end, so that a blob that cannot be had is an error now.

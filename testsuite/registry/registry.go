@@ -47,6 +47,8 @@ type Registry struct {
 	host     string
 	storage  storage
 
+	noReferrers bool
+
 	servers []*http.Server
 	serving sync.WaitGroup
 }
@@ -132,6 +134,13 @@ func (r *Registry) Down() error { return r.Close() }
 
 // Up has the registry listen again where it did before Down. What Redirect and TLS served stays away.
 func (r *Registry) Up() error { return r.Listen(r.Host()) }
+
+// WithoutReferrers makes it a registry of before distribution-spec 1.1, which has no referrers API.
+func (r *Registry) WithoutReferrers() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.noReferrers = true
+}
 
 // Host is the address after Listen, such as 127.0.0.1:34567: the first part of references to what is pushed here.
 func (r *Registry) Host() string {

@@ -2,7 +2,9 @@ package registry
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"path"
 	"regexp"
@@ -157,7 +159,37 @@ func (r *Registry) content(w http.ResponseWriter, req *http.Request) {
 		r.serveBlob(w, req, dgst)
 		return
 	}
+	if req.Method == http.MethodPut && path.Base(path.Dir(req.URL.Path)) == "manifests" {
+		r.noteSubject(w, req)
+	}
+	r.mu.Lock()
+	refuse := r.noReferrers && path.Base(path.Dir(req.URL.Path)) == "referrers"
+	r.mu.Unlock()
+	if refuse {
+		writeError(w, http.StatusNotFound, "UNSUPPORTED", "no referrers here")
+		return
+	}
 	r.library.ServeHTTP(w, req)
+}
+
+// noteSubject answers with OCI-Subject a manifest that has one, as a registry with the referrers API does (distribution-spec 1.1,
+// "Pushing Manifests with Subject").
+func (r *Registry) noteSubject(w http.ResponseWriter, req *http.Request) {
+	data, err := io.ReadAll(req.Body)
+	if err != nil {
+		return
+	}
+	req.Body = io.NopCloser(bytes.NewReader(data))
+	var m struct {
+		Subject *struct {
+			Digest string `json:"digest"`
+		} `json:"subject"`
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if json.Unmarshal(data, &m) == nil && m.Subject != nil && !r.noReferrers {
+		w.Header().Set("OCI-Subject", m.Subject.Digest)
+	}
 }
 
 // serveBlob answers whole blobs and ranges.
