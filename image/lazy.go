@@ -22,6 +22,13 @@ type LazyLayers interface {
 	OnItsWay(ctx context.Context, l Layer) (bool, error)
 }
 
+// Scout is what LazyLayers have that look for something beside an image's manifest before they offer anything.
+type Scout interface {
+	// Scout begins to look, while manifest, config and all that follows are fetched. It must not block. manifest has its annotations if
+	// an index names it. done, when the pull ends, gives up what is still under way.
+	Scout(ctx context.Context, remote *registry.Remote, manifest ocispec.Descriptor) (done func())
+}
+
 // Offer makes a staged layer show its files, in the place of Staged.Apply. It asks no network.
 type Offer func(ctx context.Context, s Staged) error
 

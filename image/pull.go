@@ -42,6 +42,11 @@ func Pull(ctx context.Context, o PullOptions) (Result, error) {
 	if len(p.wanted) == 0 {
 		p.wanted = []ocispec.Platform{hostPlatform()}
 	}
+	defer func() {
+		for _, done := range p.scouts {
+			done()
+		}
+	}()
 	r, err := p.pull(ctx)
 	if err != nil {
 		return Result{}, fmt.Errorf("cannot pull %s: %w", ref, err)
@@ -62,6 +67,7 @@ type puller struct {
 	chosen   map[digest.Digest]int  // index in images
 	images   []found
 	unpacked int // which of images is unpacked
+	scouts   []func()
 }
 
 // found is a manifest whose blobs are to be fetched.
@@ -226,6 +232,9 @@ func (p *puller) document(ctx context.Context, d ocispec.Descriptor, parent dige
 func (p *puller) manifest(ctx context.Context, d ocispec.Descriptor, parent digest.Digest) (int, error) {
 	if at, ok := p.chosen[d.Digest]; ok {
 		return at, nil
+	}
+	if scout, ok := p.layers.(Scout); ok && !p.all {
+		p.scouts = append(p.scouts, scout.Scout(ctx, p.remote, d))
 	}
 	doc, err := p.document(ctx, d, parent)
 	if err != nil {

@@ -2,7 +2,9 @@ package image
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"testing"
 
@@ -11,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipwayd/slipway/image/reference"
+	"github.com/slipwayd/slipway/image/registry"
 	"github.com/slipwayd/slipway/storage/lazyfuse/index"
 	"github.com/slipwayd/slipway/testsuite/ociimage"
 	double "github.com/slipwayd/slipway/testsuite/registry"
@@ -132,5 +135,33 @@ func TestRecordsNothingWrong(t *testing.T) {
 				t.Errorf("keeps %d indexes, %d recordings open, %d layers staged, %v committed", len(recorder.kept), recorder.open, layers.staged, layers.order)
 			}
 		})
+	}
+}
+
+// scoutLayers note when they are asked to look around.
+type scoutLayers struct {
+	*fakeLayers
+	r    *double.Registry
+	seen []string
+}
+
+func (s *scoutLayers) Scout(_ context.Context, _ *registry.Remote, manifest ocispec.Descriptor) func() {
+	fetched := s.r.Count(double.Match{Method: "GET", Digest: manifest.Digest})
+	s.seen = append(s.seen, fmt.Sprint(manifest.Digest, manifest.Platform != nil, fetched))
+	return func() { s.seen = append(s.seen, "done") }
+}
+
+// TestScout looks beside the one manifest that is chosen, and before it is fetched.
+func TestScout(t *testing.T) {
+	r := double.Start(t)
+	built := pushThree(r, ociimage.OCI)
+	o, _, layers := options(r, "app:v1")
+	scouts := &scoutLayers{fakeLayers: layers, r: r}
+	o.Layers = scouts
+	if _, err := Pull(context.Background(), o); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{fmt.Sprint(built.Root.Digest, false, 0), "done"}; !slices.Equal(scouts.seen, want) {
+		t.Errorf("looked %q, want %q", scouts.seen, want)
 	}
 }

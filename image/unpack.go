@@ -245,7 +245,7 @@ func (u *unpacker) apply(ctx context.Context, l Layer, staged Staged) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	compressed, diff, fetched := newPipe(), newPipe(), make(chan bool, 1)
-	record := u.recorder != nil && l.DiffID.Algorithm() == digest.SHA256 && u.recorder.Wants(l)
+	record := u.recorder != nil && isSHA256(l.DiffID) && u.recorder.Wants(l)
 	stages := []func() error{
 		func() error {
 			err := u.fetch(ctx, l.Desc, compressed)
@@ -328,6 +328,8 @@ func (u *unpacker) record(l Layer, from, to *pipe, fetched <-chan bool) error {
 	}
 	return err
 }
+
+func isSHA256(d digest.Digest) bool { return d != "" && d.Algorithm() == digest.SHA256 }
 
 func errDiffID(l Layer) error {
 	return fmt.Errorf("the uncompressed layer does not have the diff ID %s that its config says: %w", l.DiffID, errdefs.ErrFailedPrecondition)
