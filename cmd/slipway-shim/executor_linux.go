@@ -14,8 +14,12 @@ import (
 
 	"github.com/slipwayd/slipway/platform"
 	"github.com/slipwayd/slipway/platform/linux"
+	"github.com/slipwayd/slipway/platform/linux/child"
 	"golang.org/x/sys/unix"
 )
+
+// seal has this program run from a copy that no container can change, which its executor asks for; see child.Sealed.
+func seal() error { return child.Seal() }
 
 func newExecutor(root string, log *slog.Logger) (platform.Executor, error) {
 	return linux.New(linux.Config{Root: root, Log: log})

@@ -58,6 +58,9 @@ func runServe(args []string) error {
 		return err
 	}
 	c.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := seal(); err != nil {
+		c.log.Warn("containers start slower", "error", err)
+	}
 	if err := serve(c); err != nil {
 		c.log.Error("shim ends", "error", err)
 		return err

@@ -25,6 +25,9 @@ func (e *Executor) adopt(id, dir string) (*container, error) {
 		c.adoptCommand()
 		return c, c.adoptExecs()
 	}
+	if c.record != nil && c.record.Own {
+		return c, c.adoptOwn()
+	}
 	if c.record != nil {
 		c.lc, err = libcontainer.Load(filepath.Join(dir, stateDir), c.record.Name)
 	}

@@ -25,14 +25,16 @@ import (
 // stateDir is the folder in a container's folder that is libcontainer's.
 const stateDir = "state"
 
-// container is a platform.Container. lc is nil for one adopted from a Create that was interrupted; record too when that
-// was very early.
+// container is a platform.Container, of one of three kinds: own, or libcontainer's (lc), or another runtime's (cli). One
+// adopted from a Create that was interrupted may have none of them, and no record either.
 type container struct {
 	e       *Executor
 	id, dir string
 	private bool // its pid namespace is its own: processes end with init
 	init    *process
+	lcMu    sync.Mutex
 	lc      *libcontainer.Container
+	own     *own
 	cli     *commandLine // in place of lc, when another runtime is asked for
 	record  *record
 
@@ -85,7 +87,7 @@ func (c *container) cgroups() (cgroups.Manager, error) {
 			return
 		}
 		var paths map[string]string // nil has the manager look for them, which costs it a dozen files of /proc
-		if c.lc != nil {
+		if c.lc != nil && c.own == nil {
 			if state, err := c.lc.State(); err == nil {
 				paths = state.CgroupPaths
 			}
@@ -202,7 +204,7 @@ func (c *container) end(ctx context.Context) error {
 // remove takes away all that Create made, and is repeatable: the folder goes last.
 func (c *container) remove() error {
 	c.stopOOM()
-	if c.record != nil && (c.lc == nil || !c.private) {
+	if c.record != nil && (c.lc == nil && c.own == nil || !c.private || c.init.Pid() == 0) {
 		if err := c.killAll(); err != nil {
 			return err
 		}
@@ -256,7 +258,7 @@ func (c *container) destroy() error {
 			return err
 		}
 	}
-	if c.lc == nil {
+	if c.lc == nil || c.own != nil {
 		if c.record == nil {
 			return nil
 		}

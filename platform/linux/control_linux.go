@@ -22,22 +22,31 @@ func (c *container) freeze(pause bool) error {
 	c.mu.Lock()
 	paused := c.paused
 	c.mu.Unlock()
-	verb, do := "resume", c.lc.Resume
+	verb := "resume"
 	if pause {
-		verb, do = "pause", c.lc.Pause
-	}
-	if c.cli != nil {
-		defer c.e.reaper.begin()()
-		do = func() error { return c.cli.freeze(pause) }
+		verb = "pause"
 	}
 	if c.init.hasEnded() || paused == pause {
 		return fmt.Errorf("cannot %s container %q: it has ended, or is so already: %w", verb, c.name(), errdefs.ErrFailedPrecondition)
 	}
-	if err := do(); err != nil {
+	if err := c.setFrozen(pause); err != nil {
 		return fmt.Errorf("cannot %s container %q: %w", verb, c.name(), classify(err))
 	}
 	c.setPaused(pause)
 	return nil
+}
+
+func (c *container) setFrozen(pause bool) error {
+	switch {
+	case c.own != nil:
+		return c.freezeOwn(pause)
+	case c.cli != nil:
+		defer c.e.reaper.begin()()
+		return c.cli.freeze(pause)
+	case pause:
+		return c.lc.Pause()
+	}
+	return c.lc.Resume()
 }
 
 func (c *container) setPaused(paused bool) {

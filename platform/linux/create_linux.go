@@ -17,6 +17,7 @@ import (
 
 	"github.com/slipwayd/slipway/internal/mount"
 	"github.com/slipwayd/slipway/platform"
+	"github.com/slipwayd/slipway/platform/linux/bringup"
 )
 
 // Create makes things in an order that a later executor can undo from what it finds: the folder, the check that the cgroup
@@ -82,16 +83,25 @@ func (e *Executor) create(ctx context.Context, s platform.Spec) (_ *container, e
 	}
 	cg := *config.Cgroups
 	cg.Resources = &cgroups.Resources{}
-	if cli != nil {
+	reason := e.notPlain(config, program, s)
+	switch {
+	case cli != nil:
 		err = cli.prepare(&cg, spec)
-	} else {
+	case reason == "":
+		err = c.prepareOwn(config)
+	default:
 		c.lc, err = libcontainer.Create(filepath.Join(c.dir, stateDir), s.Name, config)
 	}
 	if err != nil {
 		return nil, classify(err)
 	}
 	// From here on, and not before, the cgroup is known to be ours to clean up.
-	c.record = &record{Name: s.Name, Bundle: s.Bundle, Mounted: len(s.Rootfs) > 0, Cgroup: cg, Resources: spec.Linux.Resources, Command: cli, Private: c.private}
+	c.record = &record{Name: s.Name, Bundle: s.Bundle, Mounted: len(s.Rootfs) > 0, Cgroup: cg, Resources: spec.Linux.Resources, Command: cli, Private: c.private, Own: c.own != nil, Options: s.Options}
+	if c.own != nil {
+		if err := c.writeSpec(s); err != nil {
+			return nil, err
+		}
+	}
 	if err := c.writeRecord(); err != nil {
 		return nil, err
 	}
@@ -109,7 +119,20 @@ func (e *Executor) create(ctx context.Context, s platform.Spec) (_ *container, e
 	return c, nil
 }
 
-// startInit runs libcontainer's stages of init up to where it waits for Start.
+// notPlain says why the container's init must be libcontainer's.
+func (e *Executor) notPlain(config *configs.Config, program *libcontainer.Process, s platform.Spec) string {
+	switch {
+	case e.libcontainer:
+		return "the executor was told so"
+	case s.IO.Terminal:
+		return "a terminal"
+	case s.Options.SystemdCgroup:
+		return "the systemd cgroup driver"
+	}
+	return bringup.Plain(config, program)
+}
+
+// startInit runs init up to where it waits for Start.
 func (c *container) startInit(program *libcontainer.Process, s platform.Spec, config *configs.Config) error {
 	uid, gid := s.Options.IOUid, s.Options.IOGid
 	if uid == 0 && gid == 0 {
@@ -164,15 +187,21 @@ func (c *container) run(p *process, program *libcontainer.Process, streams *stdi
 
 func (c *container) spawn(p *process, program *libcontainer.Process, streams *stdio) (int, error) {
 	switch {
-	case c.cli == nil:
-		if err := c.lc.Start(program); err != nil {
-			return 0, err
-		}
-		return program.Pid()
-	case p.id != "":
+	case c.cli != nil && p.id != "":
 		return c.cli.exec(p.id, p.spec, program, streams)
+	case c.cli != nil:
+		return c.cli.create(program, streams)
+	case c.own != nil && p.id == "":
+		return c.spawnOwn(program)
 	}
-	return c.cli.create(program, streams)
+	lc, err := c.libcontainer()
+	if err != nil {
+		return 0, err
+	}
+	if err := lc.Start(program); err != nil {
+		return 0, err
+	}
+	return program.Pid()
 }
 
 // classify gives libcontainer's errors the kinds that callers ask for.

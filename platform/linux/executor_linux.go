@@ -21,18 +21,21 @@ import (
 type Config struct {
 	Root string       // state directory, on a file system that does not survive a reboot; made when missing
 	Log  *slog.Logger // where it tells what it could not do but went on without; nil for slog's default
+	// Libcontainer has it set up each container, also those that this package can set up faster; for comparison.
+	Libcontainer bool
 }
 
 // Executor is the built-in executor. One process has at most one, for it reaps the process's orphans.
 type Executor struct {
-	root       string
-	log        *slog.Logger
-	privileges privileges
-	reaper     *reaper
-	oom        *oomWatcher
-	closed     chan struct{}
-	background sync.WaitGroup // goroutines that wait for processes to end, or for mounts to
-	unmounting chan struct{}  // holds one for each mount that is ending
+	root         string
+	log          *slog.Logger
+	privileges   privileges
+	libcontainer bool
+	reaper       *reaper
+	oom          *oomWatcher
+	closed       chan struct{}
+	background   sync.WaitGroup // goroutines that wait for processes to end, or for mounts to
+	unmounting   chan struct{}  // holds one for each mount that is ending
 
 	mu         sync.Mutex
 	containers map[string]*container // created or adopted here
@@ -68,7 +71,7 @@ func New(cfg Config) (*Executor, error) {
 		return nil, fmt.Errorf("cannot become the reaper of containers' orphans: %w", err)
 	}
 	e := &Executor{
-		root: cfg.Root, log: cfg.Log, closed: make(chan struct{}), unmounting: make(chan struct{}, maxUnmounting), containers: map[string]*container{},
+		root: cfg.Root, log: cfg.Log, libcontainer: cfg.Libcontainer, closed: make(chan struct{}), unmounting: make(chan struct{}, maxUnmounting), containers: map[string]*container{},
 	}
 	if e.log == nil {
 		e.log = slog.Default()

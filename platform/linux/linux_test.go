@@ -19,6 +19,7 @@ import (
 
 	"github.com/slipwayd/slipway/platform"
 	"github.com/slipwayd/slipway/platform/linux"
+	"github.com/slipwayd/slipway/platform/linux/child"
 	_ "github.com/slipwayd/slipway/platform/linux/reexec"
 )
 
@@ -26,6 +27,9 @@ import (
 var rootfs string
 
 func TestMain(m *testing.M) {
+	if err := child.Seal(); err != nil {
+		slog.Warn("containers are set up by libcontainer alone", "error", err)
+	}
 	if os.Getenv(crashRoot) != "" {
 		crashChild()
 		return

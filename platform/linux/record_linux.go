@@ -19,8 +19,10 @@ import (
 // A container's folder below Executor.root holds
 //
 //	record.json     record, whole or not there
-//	state/NAME/     libcontainer's own: state.json once init is set up, exec.fifo until init is started
-//	init            execRecord of init, when another runtime than libcontainer runs it
+//	state/NAME/     libcontainer's own: state.json once init is set up (for a container whose init is ours, once somebody
+//	                asked libcontainer for something), exec.fifo until init is started
+//	config.json     the spec of a container whose init is ours
+//	init            execRecord of init, when it is not libcontainer's
 //	exec.ID         execRecord of a process executed in it
 //	exit, exit.ID   platform.Exit of init, of a process
 //
@@ -35,6 +37,8 @@ type record struct {
 	Resources *specs.LinuxResources `json:"resources,omitempty"`
 	Command   *commandLine          `json:"command,omitempty"` // nil for libcontainer
 	Private   bool                  `json:"private,omitempty"` // has a pid namespace of its own
+	Own       bool                  `json:"own,omitempty"`     // its init was no libcontainer's
+	Options   platform.Options      `json:"options"`
 }
 
 // execRecord identifies a process: a pid alone is reused.

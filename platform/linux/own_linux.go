@@ -1,0 +1,261 @@
+package linux
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/manager"
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runc/libcontainer/configs/validate"
+	"golang.org/x/sys/unix"
+
+	"github.com/slipwayd/slipway/platform"
+	"github.com/slipwayd/slipway/platform/linux/bringup"
+	"github.com/slipwayd/slipway/platform/linux/child"
+)
+
+// own is what a container has in the place of libcontainer's when its init is a child of this process that runs a program of
+// package bringup: a third of the work. libcontainer's record of such a container is made when something needs it.
+type own struct {
+	config *configs.Config // nil for one adopted
+}
+
+const (
+	specFile  = "config.json" // the spec as it came, for a container that is own
+	fifoName  = "exec.fifo"
+	stateFile = "state.json" // libcontainer's
+)
+
+// prepareOwn is what libcontainer.Create does: it checks the configuration, and that the cgroup is nobody's.
+func (c *container) prepareOwn(config *configs.Config) error {
+	if err := validate.Validate(config); err != nil {
+		return err
+	}
+	cg, err := manager.New(config.Cgroups)
+	if err != nil {
+		return err
+	}
+	if cg.Exists() {
+		pids, err := cg.GetAllPids()
+		if len(pids) > 0 {
+			return fmt.Errorf("container's cgroup is not empty: it has %d processes", len(pids))
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+			return err
+		}
+	}
+	if state, err := cg.GetFreezerState(); err != nil {
+		return err
+	} else if state == cgroups.Frozen {
+		return errors.New("container's cgroup unexpectedly frozen")
+	}
+	c.own = &own{config: config}
+	c.cgroupOnce.Do(func() { c.cgroup = cg })
+	return nil
+}
+
+// writeSpec keeps what libcontainer would want to know.
+func (c *container) writeSpec(s platform.Spec) error {
+	if err := os.WriteFile(filepath.Join(c.dir, specFile), s.OCI, 0o600); err != nil {
+		return fmt.Errorf("cannot keep the spec: %w", err)
+	}
+	return nil
+}
+
+// spawnOwn starts init up to where it waits for Start, and answers its pid.
+func (c *container) spawnOwn(program *libcontainer.Process) (_ int, err error) {
+	fifo, err := c.makeFifo()
+	if err != nil {
+		return 0, err
+	}
+	defer fifo.Close()
+	stdio, release, err := childStdio(program)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	cg, err := c.cgroups()
+	if err != nil {
+		return 0, err
+	}
+	p, err := bringup.Init(bringup.Container{
+		ID: c.record.Name, Config: c.own.config, Process: program, Stdio: stdio, Fifo: fifo, Cgroups: cg.GetPaths(),
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer p.Close()
+	init, err := p.Start()
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Kill(init.Pid, unix.SIGKILL)
+			_, _ = unix.Wait4(init.Pid, nil, 0, nil)
+		}
+	}()
+	// From here on a later executor finds it. It cannot have run anything of the container's before.
+	if err := recordStart(c.dir, "", init.Pid); err != nil {
+		return 0, err
+	}
+	if err := cg.Apply(init.Pid); err != nil {
+		return 0, fmt.Errorf("cannot put init into its cgroup: %w", err)
+	}
+	if err := cg.Set(c.own.config.Cgroups.Resources); err != nil {
+		return 0, fmt.Errorf("cannot set the limits of the cgroup: %w", err)
+	}
+	if err := init.Continue(); err != nil {
+		return 0, err
+	}
+	if err := init.Ready(); err != nil {
+		if n, count := cg.OOMKillCount(); errors.Is(err, child.ErrDied) && count == nil && n > 0 {
+			return 0, errors.New("container init was OOM-killed (memory limit too low?)")
+		}
+		return 0, err
+	}
+	return init.Pid, nil
+}
+
+// makeFifo makes the fifo that init opens for writing when it is set up, whoever its user is.
+func (c *container) makeFifo() (*os.File, error) {
+	name := c.execFifo()
+	if err := os.MkdirAll(filepath.Dir(name), 0o711); err != nil {
+		return nil, err
+	}
+	if err := unix.Mkfifo(name, 0o622); err != nil {
+		return nil, fmt.Errorf("cannot make the fifo for the start: %w", err)
+	}
+	if err := os.Chmod(name, 0o622); err != nil { // whatever the umask
+		return nil, err
+	}
+	return os.OpenFile(name, unix.O_PATH, 0)
+}
+
+// childStdio answers the files that program has for its streams, above the numbers they will get.
+func childStdio(program *libcontainer.Process) (files [3]*os.File, release func(), err error) {
+	var copies []*os.File
+	release = func() {
+		for _, f := range copies {
+			f.Close()
+		}
+	}
+	for i, stream := range []any{program.Stdin, program.Stdout, program.Stderr} {
+		f, ok := stream.(*os.File)
+		if !ok {
+			continue
+		}
+		if f.Fd() < 3 {
+			fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+			if err != nil {
+				release()
+				return files, nil, fmt.Errorf("cannot copy a descriptor: %w", err)
+			}
+			f = os.NewFile(uintptr(fd), f.Name())
+			copies = append(copies, f)
+		}
+		files[i] = f
+	}
+	return files, release, nil
+}
+
+// libcontainer answers libcontainer's idea of the container, and writes down its state where it has not.
+func (c *container) libcontainer() (*libcontainer.Container, error) {
+	c.lcMu.Lock()
+	defer c.lcMu.Unlock()
+	if c.lc != nil || c.own == nil {
+		return c.lc, nil
+	}
+	root := filepath.Join(c.dir, stateDir)
+	if err := c.writeState(filepath.Join(root, c.record.Name, stateFile)); err != nil {
+		return nil, fmt.Errorf("cannot write the state of container %q: %w", c.name(), err)
+	}
+	var err error
+	c.lc, err = libcontainer.Load(root, c.record.Name)
+	return c.lc, err
+}
+
+func (c *container) writeState(file string) error {
+	config := c.own.config
+	if config == nil {
+		data, err := os.ReadFile(filepath.Join(c.dir, specFile))
+		if err != nil {
+			return err
+		}
+		s := platform.Spec{ID: c.id, Name: c.record.Name, Bundle: c.record.Bundle, OCI: data, Options: c.record.Options}
+		spec, err := c.e.parseSpec(s)
+		if err != nil {
+			return err
+		}
+		if config, err = libcontainerConfig(spec, s); err != nil {
+			return err
+		}
+	}
+	cg, err := c.cgroups()
+	if err != nil {
+		return err
+	}
+	began := readStart(c.dir, "")
+	state := libcontainer.State{
+		BaseState: libcontainer.BaseState{
+			ID: c.record.Name, InitProcessPid: began.Pid, InitProcessStartTime: began.StartTime, Created: time.Now().UTC(), Config: *config,
+		},
+		CgroupPaths: cg.GetPaths(), NamespacePaths: map[configs.NamespaceType]string{},
+	}
+	for _, ns := range configs.NamespaceTypes() {
+		if configs.IsNamespaceSupported(ns) {
+			state.NamespacePaths[ns] = (&configs.Namespace{Type: ns}).GetPath(began.Pid)
+		}
+	}
+	data, err := json.Marshal(state)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o711); err != nil {
+		return err
+	}
+	if err := os.WriteFile(file+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
+}
+
+// adoptOwn takes over a container of the same kind.
+func (c *container) adoptOwn() error {
+	c.own, c.private = &own{}, c.record.Private
+	began := readStart(c.dir, "")
+	if began.Pid == 0 { // Create was interrupted, and init has ended or does now
+		c.init.closeWith(unknownExit())
+		return nil
+	}
+	if cg, err := c.cgroups(); err == nil {
+		state, err := cg.GetFreezerState()
+		c.paused = err == nil && state == cgroups.Frozen
+	}
+	c.init.started = !c.awaitsStart(began.Pid)
+	c.init.resume(began.Pid, began.StartTime)
+	return c.adoptExecs()
+}
+
+// freezeOwn pauses or resumes.
+func (c *container) freezeOwn(pause bool) error {
+	cg, err := c.cgroups()
+	if err != nil {
+		return err
+	}
+	state := cgroups.Thawed
+	if pause {
+		state = cgroups.Frozen
+	}
+	if err := cg.Freeze(state); err != nil {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
