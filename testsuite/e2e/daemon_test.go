@@ -95,6 +95,7 @@ type daemon struct {
 	dir, root, state string
 	address          string
 	environment      []string
+	config           string // the text of its configuration file
 	exited           chan struct{}
 
 	mu      sync.Mutex // tests kill it from other goroutines
@@ -102,6 +103,12 @@ type daemon struct {
 }
 
 func startDaemon(t *testing.T) *daemon {
+	t.Helper()
+	return startDaemonWith(t, func(*daemon) {})
+}
+
+// startDaemonWith lets prepare change the daemon, whose directory is there, before it starts.
+func startDaemonWith(t *testing.T, prepare func(d *daemon)) *daemon {
 	t.Helper()
 	dir, err := os.MkdirTemp("/var/tmp", "slipway-e2e-") // not /tmp, which may be a tmpfs
 	if err != nil {
@@ -115,6 +122,7 @@ func startDaemon(t *testing.T) *daemon {
 		address: filepath.Join(dir, "state", "slipway.sock"),
 	}
 	t.Cleanup(d.cleanup)
+	prepare(d)
 	d.start()
 	return d
 }
@@ -127,8 +135,12 @@ func (d *daemon) spawn() {
 		d.t.Fatal(err)
 	}
 	defer log.Close()
+	config := filepath.Join(d.dir, "config.toml")
+	if err := os.WriteFile(config, []byte(d.config), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
 	d.process = exec.Command(filepath.Join(binaries, "slipwayd"),
-		"--root", d.root, "--state", d.state, "--address", d.address, "--log-level", "debug")
+		"--root", d.root, "--state", d.state, "--address", d.address, "--config", config, "--log-level", "debug")
 	d.process.Env = append(os.Environ(), d.environment...)
 	d.process.Stdout, d.process.Stderr = log, log
 	if err := d.process.Start(); err != nil {
