@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -61,8 +62,10 @@ type Parts struct {
 	DefaultDriver string
 	Tasks         Tasks
 	Registry      *registry.Client // nil for one with defaults
-	Root          string           // persistent files
-	State         string           // files that end with a reboot
+	Indexes       Indexes          // nil for none: only layers with a table of contents of their own are pulled lazily
+	Lazy          LazyOptions
+	Root          string // persistent files
+	State         string // files that end with a reboot
 	Log           *slog.Logger
 	GCDelay       time.Duration // from the last deletion to collection, 0 for a second
 	GCInterval    time.Duration // between looks for what has expired, 0 for an hour
@@ -87,6 +90,8 @@ type Engine struct {
 	defaultDriver string
 	tasks         Tasks
 	registry      *registry.Client // transfer.go
+	indexes       Indexes          // lazy.go
+	lazy          LazyOptions      // lazy.go
 	root, state   string
 	log           *slog.Logger
 
@@ -96,6 +101,7 @@ type Engine struct {
 	trash    *trash                 // trash.go: layers and blobs without a record, being removed
 	gc       *gcRunner              // gc.go
 	memory   *breather              // memory.go
+	filler   *filler                // lazy_fill.go: lazily pulled layers, being brought here
 
 	uuidMu sync.Mutex // introspect.go
 
@@ -115,6 +121,9 @@ func New(p Parts) (*Engine, error) {
 	if p.Log == nil {
 		p.Log = slog.New(slog.DiscardHandler)
 	}
+	if err := checkLazy(p.Lazy.Mode); err != nil {
+		return nil, err
+	}
 	for _, dir := range []string{p.Root, p.State} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, fmt.Errorf("cannot make the daemon's directory: %w", err)
@@ -122,7 +131,7 @@ func New(p Parts) (*Engine, error) {
 	}
 	e := &Engine{
 		db: p.DB, blobs: p.Content, drivers: p.Drivers, defaultDriver: p.DefaultDriver, tasks: p.Tasks,
-		root: p.Root, state: p.State, log: p.Log,
+		indexes: p.Indexes, lazy: p.Lazy.withDefaults(), root: p.Root, state: p.State, log: p.Log,
 		events: newBroker(p.EventField), watchers: map[string]func(Event){},
 	}
 	if e.registry = p.Registry; e.registry == nil {
@@ -131,6 +140,7 @@ func New(p Parts) (*Engine, error) {
 	e.life, e.stop = context.WithCancel(context.Background())
 	e.trash = newTrash(e)
 	e.memory = newBreather()
+	e.filler = newFiller(e)
 	e.gc = newGC(e, cmp.Or(p.GCDelay, time.Second), cmp.Or(p.GCInterval, time.Hour))
 	return e, nil
 }
@@ -143,6 +153,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	e.background(e.trash.run)
 	e.background(e.gc.run)
 	e.background(e.memory.run)
+	e.background(e.filler.run)
 	e.restoreAutoRemove(ctx) // before anybody can create a container that has no task yet
 	return nil
 }
@@ -152,7 +163,13 @@ func (e *Engine) Close() error {
 	e.stop()
 	e.events.close()
 	e.bg.Wait()
-	return errors.Join(e.tasks.Close(), e.registry.Close(), e.db.Close())
+	var errs []error
+	for _, d := range e.drivers {
+		if c, ok := d.(io.Closer); ok {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(append(errs, e.tasks.Close(), e.registry.Close(), e.db.Close())...)
 }
 
 // background runs fn until Close; fn returns soon after its ctx ends.

@@ -35,6 +35,7 @@ type PullOptions struct {
 	Platforms    []ocispec.Platform // empty for the host's
 	AllPlatforms bool
 	Unpacks      []Unpack // empty: fetch only
+	Lazy         string   // LazyAuto, LazyAlways or LazyNever; empty for what the namespace or the configuration says
 	// Records answers the image records to write for what was pulled. After an error in it nothing is recorded.
 	Records  func(image.Result) ([]metadata.Image, error)
 	Progress image.ProgressFunc
@@ -48,22 +49,34 @@ func (e *Engine) Pull(ctx context.Context, sc Scope, o PullOptions) ([]metadata.
 		return nil, err
 	}
 	defer release()
+	mode, err := e.lazyMode(ctx, sc.Namespace, o.Lazy)
+	if err != nil {
+		return nil, err
+	}
+	lazy := e.newLazyPull(mode, &o.Remote)
 	pull := image.PullOptions{
 		Ref: o.Ref, Registry: e.registry, Remote: o.Remote, Store: e.imageStore(sc),
 		Platforms: o.Platforms, AllPlatforms: o.AllPlatforms, Progress: o.Progress,
 	}
 	rest := o.Unpacks
 	if len(rest) > 0 {
-		if pull.Layers, err = e.layers(sc, rest[0].Snapshotter); err != nil {
+		layers, err := e.layers(sc, rest[0].Snapshotter)
+		if err != nil {
 			return nil, err
 		}
+		layers.lazy = lazy
+		pull.Layers = layers
 		pull.Platforms = unpackFirst(pull.Platforms, rest[0].Platform)
 		rest = rest[1:]
+	}
+	if e.indexes != nil {
+		pull.Recorder = e.indexes
 	}
 	result, err := image.Pull(ctx, pull)
 	if err != nil {
 		return nil, err
 	}
+	defer e.filler.poke()
 	for _, u := range rest {
 		if err := e.unpack(ctx, sc, o.Ref, result.Target, u, o.Progress); err != nil {
 			return nil, err

@@ -31,6 +31,9 @@ func (e *Engine) Push(ctx context.Context, sc Scope, o PushOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := e.arrived(ctx, sc, img.Target); err != nil {
+		return err
+	}
 	return image.Push(ctx, image.PushOptions{
 		Ref: o.Ref, Registry: e.registry, Remote: o.Remote, Store: e.imageStore(sc), Target: img.Target,
 		Platforms: o.Platforms, Progress: o.Progress,
@@ -89,6 +92,9 @@ func (e *Engine) Export(ctx context.Context, sc Scope, w io.Writer, o ExportOpti
 	for _, name := range o.Images {
 		img, err := e.GetImage(ctx, sc.Namespace, name)
 		if err != nil {
+			return err
+		}
+		if err := e.arrived(ctx, sc, img.Target); err != nil {
 			return err
 		}
 		images = append(images, image.Imported{Name: img.Name, Target: img.Target})

@@ -18,16 +18,19 @@ import (
 const targetLabel = "containerd.io/snapshot.ref"
 
 // imageLayers are the snapshots of one driver as package image unpacks into them: committed ones are named by chain ID.
-type imageLayers struct{ s *Snapshots }
+type imageLayers struct {
+	s    *Snapshots
+	lazy *lazyPull // nil when all layers are to be here
+}
 
-var _ image.Layers = imageLayers{}
+var _ image.LazyLayers = imageLayers{}
 
 func (e *Engine) layers(sc Scope, driver string) (imageLayers, error) {
 	if driver == "" {
 		driver = e.defaultDriver
 	}
 	s, err := e.Snapshots(sc, driver)
-	return imageLayers{s}, err
+	return imageLayers{s: s}, err
 }
 
 func (l imageLayers) Driver() string    { return l.s.name }
@@ -88,6 +91,7 @@ type stagedLayer struct {
 	unlock func()
 	key    string // empty when somebody else unpacked the chain meanwhile: there is nothing to do
 	usage  storage.Usage
+	index  string // its kind, when the layer is not here
 }
 
 func (s *stagedLayer) Apply(ctx context.Context, diff io.Reader) (err error) {
@@ -121,6 +125,11 @@ func (s *stagedLayer) Commit(ctx context.Context) error {
 func (s *stagedLayer) commit(ctx context.Context) error {
 	snapshots, name := s.layers.s, s.layer.Chain.String()
 	o := metadata.CommitOptions{Usage: s.usage, Labels: map[string]string{targetLabel: name}}
+	if s.index != "" {
+		o.Labels[LabelLazyIndex] = s.index
+	} else if reason := s.layers.lazy.reason(s.layer.Chain); reason != "" {
+		o.Labels[LabelLazyReason] = reason
+	}
 	if s.layers.Independent() {
 		o.Parent = s.layer.Parent.String()
 	}

@@ -99,6 +99,7 @@ func (t *trash) removeOne(ctx context.Context) bool {
 	t.queue, t.busy = t.queue[1:], true
 	t.mu.Unlock()
 
+	t.e.filler.drop(layerKey{x.driver, x.layer})
 	err := t.e.drivers[x.driver].Remove(ctx, x.layer)
 
 	t.mu.Lock()

@@ -16,6 +16,8 @@ import (
 // like those of Driver.
 type Lazy interface {
 	Driver
+	// Available has what serves layers run, or says why it cannot.
+	Available(ctx context.Context) error
 	// Locate makes the index of a layer of what its blob says of itself, which it fetches. It is an error for each layer that
 	// can only be pulled in full: NotFound when the blob says nothing, NotImplemented, InvalidArgument or OutOfRange when
 	// what it says cannot be served, and errors of src.

@@ -24,6 +24,9 @@ func newState(parsed *index.Index, x storage.LayerIndex, src storage.Source) sta
 		Document: digest.FromBytes(x.Document), Usage: usage(parsed), AttachedAt: time.Now().UTC()}
 }
 
+// Available implements storage.Lazy.
+func (d *Driver) Available(ctx context.Context) error { return d.ensure(ctx) }
+
 // Locate implements storage.Lazy. It is one request where the table of contents and its place in the blob are in the last
 // index.TailSize bytes, or the annotations tell the place.
 func (d *Driver) Locate(ctx context.Context, desc ocispec.Descriptor, src content.Fetcher) (storage.LayerIndex, error) {

@@ -1,0 +1,248 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/slipwayd/slipway/image"
+	"github.com/slipwayd/slipway/image/registry"
+	"github.com/slipwayd/slipway/storage"
+)
+
+// Whether layers are left in their registry until they are read. LabelLazy on a namespace, or on the image that a pull records, holds
+// one of these.
+const (
+	LazyAuto   = "auto"   // layers that can be and are large enough
+	LazyAlways = "always" // all layers that can be
+	LazyNever  = "never"
+
+	LabelLazy = "slipway.io/lazy"
+	// LabelLazyIndex is on a snapshot that was pulled lazily, with the kind of its index; LabelLazyReason is on one that was
+	// not and says why.
+	LabelLazyIndex  = "slipway.io/lazy-index"
+	LabelLazyReason = "slipway.io/lazy-reason"
+)
+
+// LazyOptions of an engine. The zero value is what the daemon's configuration has as default.
+type LazyOptions struct {
+	Mode         string        // LazyAuto when empty
+	Minimum      int64         // LazyAuto's bytes of a blob, 0 for 1 MiB: a smaller one is here in the time its index takes
+	Delay        time.Duration // from the pull to the background's beginning, 0 for 10 s; below 0 the background does nothing by itself
+	Rate         int64         // bytes per second of the background, 0 for as fast as nobody minds
+	DockerConfig string        // docker's config.json for pulls whose client gives no credentials
+}
+
+func (o LazyOptions) withDefaults() LazyOptions {
+	if o.Mode == "" {
+		o.Mode = LazyAuto
+	}
+	if o.Minimum == 0 {
+		o.Minimum = 1 << 20
+	}
+	if o.Delay == 0 {
+		o.Delay = 10 * time.Second
+	}
+	return o
+}
+
+// Indexes knows indexes of layers that have none of their own; *lazyindex.Store in the daemon.
+type Indexes interface {
+	image.Recorder
+	// Get answers what this host has recorded of a layer; NotFound when nothing, NotImplemented when that is impossible.
+	Get(layer digest.Digest) ([]byte, error)
+}
+
+// checkLazy is InvalidArgument for a mode that there is not.
+func checkLazy(mode string) error {
+	switch mode {
+	case "", LazyAuto, LazyAlways, LazyNever:
+		return nil
+	}
+	return fmt.Errorf("lazy must be auto, always or never, not %.100q: %w", mode, errdefs.ErrInvalidArgument)
+}
+
+// lazyMode is how a pull into a namespace is done: as the pull says, or the namespace's label, or the configuration.
+func (e *Engine) lazyMode(ctx context.Context, namespace, asked string) (string, error) {
+	if err := checkLazy(asked); err != nil || asked != "" {
+		return asked, err
+	}
+	ns, err := e.GetNamespace(ctx, namespace)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return "", err
+	}
+	if mode := ns.Labels[LabelLazy]; mode != "" && checkLazy(mode) == nil {
+		return mode, nil
+	}
+	return e.lazy.Mode, nil
+}
+
+// lazyPull is what one pull knows of leaving layers where they are. nil leaves none.
+type lazyPull struct {
+	e      *Engine
+	mode   string
+	remote registry.Options
+
+	mu          sync.Mutex
+	credentials map[string]storage.Credential // that the pull was asked for
+	reasons     map[digest.Digest]string      // by chain ID, why a layer is pulled in full
+}
+
+// lazyPull prepares a pull; it notes the credentials that remote gives, so that a server can renew its tokens when the client is gone.
+func (e *Engine) newLazyPull(mode string, remote *registry.Options) *lazyPull {
+	p := &lazyPull{e: e, mode: mode, credentials: map[string]storage.Credential{}, reasons: map[digest.Digest]string{}}
+	if ask := remote.Credentials; ask != nil {
+		remote.Credentials = func(ctx context.Context, host string) (registry.Credential, error) {
+			c, err := ask(ctx, host)
+			if err == nil {
+				p.mu.Lock()
+				p.credentials[host] = storage.Credential(c)
+				p.mu.Unlock()
+			}
+			return c, err
+		}
+	}
+	p.remote = *remote
+	return p
+}
+
+// source says how to get at a layer from now on.
+func (p *lazyPull) source(l image.Layer) storage.Source {
+	src := storage.Source{Ref: l.Image, Descriptor: l.Desc, DiffID: l.DiffID, HostsDirs: p.remote.HostsDirs,
+		PlainHTTP: p.remote.PlainHTTP, SkipVerify: p.remote.SkipVerify, Header: p.remote.Header}
+	if src.HostsDirs == nil {
+		src.HostsDirs = p.e.registry.HostsDirs()
+	}
+	if p.remote.Credentials == nil {
+		src.DockerConfig = p.e.lazy.DockerConfig
+		return src
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	src.Credentials = maps.Clone(p.credentials)
+	return src
+}
+
+func (p *lazyPull) refuse(chain digest.Digest, why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reasons[chain] = fmt.Sprintf("%.1000s", why)
+}
+
+// labels are those of the snapshot of a layer that was pulled in full.
+func (p *lazyPull) reason(chain digest.Digest) string {
+	if p == nil {
+		return ""
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reasons[chain]
+}
+
+// offerTime is how long may be looked for an index before a layer is pulled in full.
+const offerTime = 15 * time.Second
+
+// Offer implements image.LazyLayers.
+func (l imageLayers) Offer(ctx context.Context, layer image.Layer, remote *registry.Remote) (image.Offer, error) {
+	if l.lazy == nil {
+		return nil, errNotLazy
+	}
+	ctx, cancel := context.WithTimeout(ctx, offerTime)
+	defer cancel()
+	x, err := l.index(ctx, layer, remote)
+	if err != nil {
+		l.lazy.refuse(layer.Chain, err)
+		return nil, err
+	}
+	return func(ctx context.Context, s image.Staged) error {
+		return s.(*stagedLayer).attach(ctx, x, l.lazy.source(layer))
+	}, nil
+}
+
+var errNotLazy = errors.New("layers are pulled in full, as asked")
+
+// index finds out what is where in a layer, or why that cannot be had.
+func (l imageLayers) index(ctx context.Context, layer image.Layer, remote *registry.Remote) (x storage.LayerIndex, err error) {
+	driver, ok := l.s.driver.(storage.Lazy)
+	if !ok {
+		return x, fmt.Errorf("snapshotter %s serves no layers that are not here", l.s.name)
+	}
+	if l.lazy.mode == LazyNever {
+		return x, errNotLazy
+	}
+	if l.lazy.mode == LazyAuto && layer.Desc.Size < l.s.e.lazy.Minimum {
+		return x, fmt.Errorf("with %d bytes it is here as soon as its index would be", layer.Desc.Size)
+	}
+	if _, err := l.s.e.imageStore(l.s.scope).Info(ctx, layer.Desc.Digest); err == nil {
+		return x, errors.New("its blob was here before")
+	}
+	if err := driver.Available(ctx); err != nil {
+		return x, err
+	}
+	x, err = driver.Locate(ctx, layer.Desc, remote.WithRanges())
+	if err == nil || !errdefs.IsNotFound(err) || l.s.e.indexes == nil {
+		return x, err
+	}
+	document, own := l.s.e.indexes.Get(layer.Desc.Digest)
+	if own != nil {
+		return x, own
+	}
+	return storage.LayerIndex{Document: document, Kind: "spans", Own: true, Origin: "recorded by this host"}, nil
+}
+
+// OnItsWay implements image.LazyLayers. A pull that is not to be lazy fetches what is on its way too.
+func (l imageLayers) OnItsWay(ctx context.Context, layer image.Layer) (bool, error) {
+	driver, ok := l.s.driver.(storage.Lazy)
+	if !ok || l.lazy == nil || l.lazy.mode == LazyNever {
+		return false, nil
+	}
+	snapshot, err := l.s.Stat(ctx, layer.Chain.String())
+	if err != nil {
+		return false, err
+	}
+	lazies, err := driver.Lazies(ctx, false)
+	if err != nil {
+		return false, err
+	}
+	for _, z := range lazies {
+		if z.ID == snapshot.LayerID {
+			return !z.Filled, nil
+		}
+	}
+	return false, nil
+}
+
+// Attach makes an active snapshot that is still empty show a layer that is in a registry. After an error Remove it.
+func (s *Snapshots) Attach(ctx context.Context, key string, x storage.LayerIndex, src storage.Source) (storage.Usage, error) {
+	driver, ok := s.driver.(storage.Lazy)
+	if !ok {
+		return storage.Usage{}, fmt.Errorf("snapshotter %s serves no layers that are not here: %w", s.name, errdefs.ErrNotImplemented)
+	}
+	unlock, err := s.lock(ctx, key)
+	if err != nil {
+		return storage.Usage{}, err
+	}
+	defer unlock()
+	layer, err := s.layer(ctx, key)
+	if err != nil {
+		return storage.Usage{}, err
+	}
+	if layer.Kind != storage.Active {
+		return storage.Usage{}, fmt.Errorf("snapshot %s is not active: %w", key, errdefs.ErrFailedPrecondition)
+	}
+	return driver.Attach(ctx, layer, x, src)
+}
+
+func (s *stagedLayer) attach(ctx context.Context, x storage.LayerIndex, src storage.Source) (err error) {
+	if s.key != "" {
+		s.usage, err = s.layers.s.Attach(ctx, s.key, x, src)
+		s.index = x.Kind
+	}
+	return err
+}
