@@ -69,16 +69,9 @@ func (c *Client) Pull(ctx context.Context, ref string, o PullOptions) (Image, er
 }
 
 func (c *Client) pullRequest(ctx context.Context, ref string, o PullOptions) (*transferapi.TransferRequest, error) {
-	resolver := &transfertypes.RegistryResolver{HostDir: o.HostDir}
-	if o.PlainHTTP {
-		resolver.DefaultScheme = "http"
-	}
-	if o.Credentials != nil {
-		id, err := c.answerCredentials(ctx, o.Credentials)
-		if err != nil {
-			return nil, fmt.Errorf("cannot open a credentials stream: %w", err)
-		}
-		resolver.AuthStream = id
+	resolver, err := c.resolver(ctx, o)
+	if err != nil {
+		return nil, err
 	}
 	store := &transfertypes.ImageStore{Name: ref, Labels: o.Labels}
 	wanted := o.Platforms
@@ -100,6 +93,22 @@ func (c *Client) pullRequest(ctx context.Context, ref string, o PullOptions) (*t
 		return nil, err
 	}
 	return &transferapi.TransferRequest{Source: src, Destination: dst}, nil
+}
+
+// resolver says how to reach a registry.
+func (c *Client) resolver(ctx context.Context, o PullOptions) (*transfertypes.RegistryResolver, error) {
+	resolver := &transfertypes.RegistryResolver{HostDir: o.HostDir}
+	if o.PlainHTTP {
+		resolver.DefaultScheme = "http"
+	}
+	if o.Credentials != nil {
+		id, err := c.answerCredentials(ctx, o.Credentials)
+		if err != nil {
+			return nil, fmt.Errorf("cannot open a credentials stream: %w", err)
+		}
+		resolver.AuthStream = id
+	}
+	return resolver, nil
 }
 
 func platformToWire(p ocispec.Platform) *types.Platform {

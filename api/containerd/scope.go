@@ -16,6 +16,9 @@ const (
 	leaseHeader     = "containerd-lease"
 )
 
+// Scope reads on whose behalf a call of any service is made, as scope does.
+func Scope(ctx context.Context) (engine.Scope, error) { return scope(ctx) }
+
 // scope reads on whose behalf a call is made. FailedPrecondition when the caller named no namespace.
 func scope(ctx context.Context) (engine.Scope, error) {
 	md, _ := metadata.FromIncomingContext(ctx)

@@ -27,6 +27,7 @@ type Host struct {
 // Register adds the services to a server.
 func Register(s grpc.ServiceRegistrar, eng *engine.Engine, h Host) {
 	slipwayv1.RegisterDaemonServer(s, &daemon{engine: eng, host: h})
+	slipwayv1.RegisterImagesServer(s, &images{engine: eng})
 }
 
 type daemon struct {

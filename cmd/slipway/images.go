@@ -31,8 +31,7 @@ func (a *app) pullCmd() *cobra.Command {
 				o.Platforms, o.NoUnpack = []ocispec.Platform{p}, noUnpack || !platforms.Default().Match(p)
 			}
 			if user != "" {
-				name, secret, _ := strings.Cut(user, ":")
-				o.Credentials = func(context.Context, string) (string, string, error) { return name, secret, nil }
+				o.Credentials = login(user)
 			}
 			return a.with(func(c *client.Client) error {
 				img, err := a.pull(cmd.Context(), c, args[0], quiet, o)

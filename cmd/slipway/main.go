@@ -59,16 +59,22 @@ func (a *app) root() *cobra.Command {
 	f.StringVarP(&a.namespace, "namespace", "n", envOr("SLIPWAY_NAMESPACE", "default"), "namespace (SLIPWAY_NAMESPACE)")
 	f.StringVar(&a.snapshotter, "snapshotter", os.Getenv("SLIPWAY_SNAPSHOTTER"), "snapshotter, the daemon's default if empty (SLIPWAY_SNAPSHOTTER)")
 	cmd.AddCommand(
-		a.pullCmd(), a.imagesCmd(), a.rmiCmd(),
+		a.pullCmd(), a.pushCmd(), a.imagesCmd(), a.imageCmd(), a.rmiCmd(),
 		a.runCmd(), a.execCmd(), a.psCmd(), a.logsCmd(), a.stopCmd(), a.killCmd(), a.rmCmd(),
 		a.inspectCmd(), a.infoCmd(), a.versionCmd(),
 	)
 	cmd.SetFlagErrorFunc(helpful)
+	explainArgs(cmd)
+	return cmd
+}
+
+// explainArgs makes all commands below cmd helpful about a wrong number of arguments.
+func explainArgs(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		check := sub.Args
 		sub.Args = func(cmd *cobra.Command, args []string) error { return helpful(cmd, check(cmd, args)) }
+		explainArgs(sub)
 	}
-	return cmd
 }
 
 // goNames are words of Go's standard library in errors of flags.

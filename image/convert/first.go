@@ -147,6 +147,7 @@ func (c *converter) leading(ctx context.Context, j *job, w *writer) error {
 	if err != nil {
 		return fmt.Errorf("cannot make a file for what comes first: %w", err)
 	}
+	_ = os.Remove(spool.Name()) // it is gone with the process then; Windows wants it closed before
 	defer os.Remove(spool.Name())
 	defer spool.Close()
 	found, err := c.spool(ctx, j, spool)
