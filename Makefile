@@ -4,7 +4,7 @@ BIN       ?= bin
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TAGS      ?= seccomp
 LDFLAGS    = -s -w -X main.version=$(VERSION)
-PROGRAMS   = slipwayd slipway slipway-shim
+PROGRAMS   = slipwayd slipway slipway-shim slipway-fuse
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
@@ -17,7 +17,7 @@ all: build
 setup:                 ## installs what building and testing need (Debian, root)
 	@ci/setup
 
-build:                 ## bin/slipwayd, bin/slipway, bin/slipway-shim
+build:                 ## bin/slipwayd, bin/slipway, bin/slipway-shim, bin/slipway-fuse
 	@SLIPWAY_SETUP=build ci/setup
 	@mkdir -p $(BIN)
 	@for p in $(PROGRAMS); do CGO_ENABLED=$$([ $$p = slipway-shim ] && echo 1 || echo 0) $(GO) build -tags "$(TAGS) netgo osusergo" -ldflags "$(LDFLAGS) -extldflags=-static" -o $(BIN)/$$p ./cmd/$$p || exit 1; done

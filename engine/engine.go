@@ -21,6 +21,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/slipwayd/slipway/content"
+	"github.com/slipwayd/slipway/image/lazyindex"
 	"github.com/slipwayd/slipway/image/registry"
 	"github.com/slipwayd/slipway/internal/opaque"
 	"github.com/slipwayd/slipway/metadata"
@@ -61,8 +62,8 @@ type Parts struct {
 	Drivers       map[string]storage.Driver // by snapshotter name
 	DefaultDriver string
 	Tasks         Tasks
-	Registry      *registry.Client // nil for one with defaults
-	Indexes       Indexes          // nil for none: only layers with a table of contents of their own are pulled lazily
+	Registry      *registry.Client  // nil for one with defaults
+	Indexes       *lazyindex.Finder // nil: only layers with a table of contents of their own are pulled lazily
 	Lazy          LazyOptions
 	Root          string // persistent files
 	State         string // files that end with a reboot
@@ -89,9 +90,9 @@ type Engine struct {
 	drivers       map[string]storage.Driver
 	defaultDriver string
 	tasks         Tasks
-	registry      *registry.Client // transfer.go
-	indexes       Indexes          // lazy.go
-	lazy          LazyOptions      // lazy.go
+	registry      *registry.Client  // transfer.go
+	indexes       *lazyindex.Finder // lazy.go
+	lazy          LazyOptions       // lazy.go
 	root, state   string
 	log           *slog.Logger
 

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/slipwayd/slipway/image"
+	"github.com/slipwayd/slipway/image/lazyindex"
 	"github.com/slipwayd/slipway/image/registry"
 	"github.com/slipwayd/slipway/storage"
 )
@@ -52,13 +53,6 @@ func (o LazyOptions) withDefaults() LazyOptions {
 	return o
 }
 
-// Indexes knows indexes of layers that have none of their own; *lazyindex.Store in the daemon.
-type Indexes interface {
-	image.Recorder
-	// Get answers what this host has recorded of a layer; NotFound when nothing, NotImplemented when that is impossible.
-	Get(layer digest.Digest) ([]byte, error)
-}
-
 // checkLazy is InvalidArgument for a mode that there is not.
 func checkLazy(mode string) error {
 	switch mode {
@@ -90,11 +84,13 @@ type lazyPull struct {
 	remote registry.Options
 
 	mu          sync.Mutex
+	lookup      *lazyindex.Lookup             // of indexes beside the image; begun by the first layer that needs it
 	credentials map[string]storage.Credential // that the pull was asked for
 	reasons     map[digest.Digest]string      // by chain ID, why a layer is pulled in full
 }
 
-// lazyPull prepares a pull; it notes the credentials that remote gives, so that a server can renew its tokens when the client is gone.
+// newLazyPull prepares a pull; it notes the credentials that remote gives, so that a server can renew its tokens when the
+// client is gone. The caller closes it.
 func (e *Engine) newLazyPull(mode string, remote *registry.Options) *lazyPull {
 	p := &lazyPull{e: e, mode: mode, credentials: map[string]storage.Credential{}, reasons: map[digest.Digest]string{}}
 	if ask := remote.Credentials; ask != nil {
@@ -110,6 +106,25 @@ func (e *Engine) newLazyPull(mode string, remote *registry.Options) *lazyPull {
 	}
 	p.remote = *remote
 	return p
+}
+
+// find looks for an index that somebody has made of a layer which has none of its own.
+func (p *lazyPull) find(ctx context.Context, layer image.Layer, remote *registry.Remote) (storage.LayerIndex, error) {
+	p.mu.Lock()
+	if p.lookup == nil {
+		p.lookup = p.e.indexes.Begin(context.WithoutCancel(ctx), remote, layer.Manifest)
+	}
+	p.mu.Unlock()
+	return p.lookup.Find(ctx, layer)
+}
+
+// close ends what is under way.
+func (p *lazyPull) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lookup != nil {
+		p.lookup.Close()
+	}
 }
 
 // source says how to get at a layer from now on.
@@ -189,11 +204,7 @@ func (l imageLayers) index(ctx context.Context, layer image.Layer, remote *regis
 	if err == nil || !errdefs.IsNotFound(err) || l.s.e.indexes == nil {
 		return x, err
 	}
-	document, own := l.s.e.indexes.Get(layer.Desc.Digest)
-	if own != nil {
-		return x, own
-	}
-	return storage.LayerIndex{Document: document, Kind: "spans", Own: true, Origin: "recorded by this host"}, nil
+	return l.lazy.find(ctx, layer, remote)
 }
 
 // OnItsWay implements image.LazyLayers. A pull that is not to be lazy fetches what is on its way too.

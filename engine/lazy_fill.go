@@ -232,7 +232,7 @@ func (f *filler) fillLayer(ctx context.Context, l fillable, job *fillJob) error 
 		Pace:   f.pace(s.driver.(storage.Lazy), job),
 	}
 	if e.indexes != nil && src.DiffID != "" {
-		fill.Recorder = e.indexes
+		fill.Recorder = e.indexes.Own
 	}
 	defer e.memory.work()()
 	return image.Fill(ctx, fill)

@@ -54,6 +54,7 @@ func (e *Engine) Pull(ctx context.Context, sc Scope, o PullOptions) ([]metadata.
 		return nil, err
 	}
 	lazy := e.newLazyPull(mode, &o.Remote)
+	defer lazy.close()
 	pull := image.PullOptions{
 		Ref: o.Ref, Registry: e.registry, Remote: o.Remote, Store: e.imageStore(sc),
 		Platforms: o.Platforms, AllPlatforms: o.AllPlatforms, Progress: o.Progress,
@@ -70,7 +71,7 @@ func (e *Engine) Pull(ctx context.Context, sc Scope, o PullOptions) ([]metadata.
 		rest = rest[1:]
 	}
 	if e.indexes != nil {
-		pull.Recorder = e.indexes
+		pull.Recorder = e.indexes.Own
 	}
 	result, err := image.Pull(ctx, pull)
 	if err != nil {

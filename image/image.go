@@ -59,6 +59,8 @@ type Layer struct {
 	Chain  digest.Digest      // chain ID with this layer
 	Index  int                // 0 for the base
 	Image  string             // name the image is pulled by, may be empty
+	// Manifest of the image; empty where it is not known.
+	Manifest ocispec.Descriptor
 }
 
 // Staged is a layer that is being unpacked. Exactly one of Commit and Abort ends it.

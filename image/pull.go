@@ -132,7 +132,7 @@ func (p *puller) unpack(ctx context.Context, f found) (digest.Digest, error) {
 	if !isConfig(f.doc.Config.MediaType) {
 		return "", fmt.Errorf("manifest %s has a config of type %.200q, so it is not a container image: %w", f.desc.Digest, f.doc.Config.MediaType, errdefs.ErrInvalidArgument)
 	}
-	u := &unpacker{store: p.store, layers: p.layers, recorder: p.recorder, limits: p.limits, name: p.name, remote: p.remote}
+	u := &unpacker{store: p.store, layers: p.layers, recorder: p.recorder, limits: p.limits, name: p.name, remote: p.remote, manifest: f.desc}
 	u.part = func(d ocispec.Descriptor) *part { return p.report.part(refKey(d), f.desc.Digest, d) }
 	u.fetch = func(ctx context.Context, d ocispec.Descriptor, to *pipe) error { return p.blob(ctx, d, to, u.part(d)) }
 	return u.unpack(ctx, *f.doc.Config, f.config, f.doc.Layers)

@@ -56,6 +56,7 @@ type unpacker struct {
 	limits   Limits
 	name     string
 	remote   *registry.Remote // where layers can be left; nil when they are all here
+	manifest ocispec.Descriptor
 	// fetch brings the blob into the store if it is not there. When to is not nil it also sends all bytes of the blob there;
 	// the caller ends the pipe.
 	fetch func(ctx context.Context, d ocispec.Descriptor, to *pipe) error
@@ -100,7 +101,7 @@ func (u *unpacker) steps(config ocispec.Descriptor, img ocispec.Image, descs []o
 		if err := checkLayer(d); err != nil {
 			return nil, err
 		}
-		l := Layer{Desc: d, DiffID: img.RootFS.DiffIDs[i], Chain: chain[i], Index: i, Image: u.name}
+		l := Layer{Desc: d, DiffID: img.RootFS.DiffIDs[i], Chain: chain[i], Index: i, Image: u.name, Manifest: u.manifest}
 		if i > 0 {
 			l.Parent = chain[i-1]
 		}

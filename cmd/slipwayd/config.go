@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +26,7 @@ type config struct {
 	Shim     shimConfig     `toml:"shim"`
 	Storage  storageConfig  `toml:"storage"`
 	Registry registryConfig `toml:"registry"`
+	Lazy     lazyConfig     `toml:"lazy"`
 	GC       gcConfig       `toml:"gc"`
 }
 
@@ -46,16 +49,46 @@ type registryConfig struct {
 	ConfigPath string `toml:"config_path"`
 }
 
+type lazyConfig struct {
+	Mode          string   `toml:"mode"`
+	Path          string   `toml:"path"`
+	Cache         size     `toml:"cache"`
+	Deadline      duration `toml:"deadline"`
+	Background    bool     `toml:"background"`
+	Delay         duration `toml:"delay"`
+	Rate          size     `toml:"rate"`
+	Passthrough   bool     `toml:"passthrough"`
+	TrustKeys     []string `toml:"trust_keys"`
+	TrustRegistry bool     `toml:"trust_registry"`
+}
+
 type gcConfig struct {
 	Delay    duration `toml:"delay"`
 	Interval duration `toml:"interval"`
 }
 
-// duration and level are structs so that a bare number is not taken for nanoseconds or for slog's scale.
+// duration, level and size are structs so that a bare number is not taken for nanoseconds, for slog's scale or for bytes.
 type (
 	duration struct{ time.Duration }
 	level    struct{ slog.Level }
+	size     struct{ Bytes int64 }
 )
+
+// UnmarshalText reads a number with a unit, KiB to TiB, or 0.
+func (s *size) UnmarshalText(text []byte) error {
+	number, unit := string(text), int64(1)
+	for i, suffix := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if n, ok := strings.CutSuffix(number, suffix); ok {
+			number, unit = strings.TrimSpace(n), 1<<(10*(i+1))
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/unit || unit == 1 && n != 0 {
+		return fmt.Errorf("size %q must be like 512MiB or 20GiB, or 0", text)
+	}
+	s.Bytes = n * unit
+	return nil
+}
 
 // UnmarshalText reads the form of time.ParseDuration.
 func (d *duration) UnmarshalText(text []byte) (err error) {
@@ -80,7 +113,9 @@ func defaultConfig() config {
 		Shim:     shimConfig{Group: "host"},
 		Storage:  storageConfig{Driver: "auto"},
 		Registry: registryConfig{ConfigPath: defaultRegistryConfig},
-		GC:       gcConfig{Delay: duration{time.Second}, Interval: duration{time.Hour}},
+		Lazy: lazyConfig{Mode: "auto", Deadline: duration{5 * time.Minute}, Background: true, Delay: duration{10 * time.Second},
+			Passthrough: true, TrustKeys: []string{}},
+		GC: gcConfig{Delay: duration{time.Second}, Interval: duration{time.Hour}},
 	}
 }
 
@@ -120,6 +155,28 @@ driver = "auto"
 [registry]
 # Directory of HOST/hosts.toml files: mirrors, certificates, headers. Read again on SIGHUP.
 config_path = %q
+
+[lazy]
+# Whether layers are used before they are here: auto (those that can be and are large enough), always (all that can be), never.
+# A namespace's label slipway.io/lazy and slipway pull --lazy win over this.
+mode = "auto"
+# The FUSE server's binary. Empty: slipway-fuse beside slipwayd, then in PATH.
+path = ""
+# How much the cache of lazily pulled files may take, such as "20GiB"; "0" for as much as leaves 256 MiB of the disk free.
+cache = "0"
+# How long a read waits for a registry that does not answer.
+deadline = "5m"
+# Bring lazily pulled layers here in the background, beginning so long after the pull, and with at most so many bytes a second
+# ("0" for no bound; it pauses while a container waits for a registry).
+background = true
+delay = "10s"
+rate = "0"
+# Let the kernel read complete files by itself. Without it overlays may be stacked one higher above a lazy layer.
+passthrough = true
+# Files with public keys (PEM, Ed25519) whose owners' published indexes of layers are believed.
+trust_keys = []
+# Believe all indexes that a registry lists beside an image. Whoever may push there then decides what lazy layers hold.
+trust_registry = false
 
 [gc]
 # How long after the last deletion unreferenced content and layers are collected.
@@ -195,6 +252,7 @@ func (c config) check() error {
 		{"log.format", c.Log.Format, []string{"text", "json"}},
 		{"shim.group", c.Shim.Group, []string{"host", "pod", "container"}},
 		{"storage.driver", c.Storage.Driver, []string{"auto", "overlay", "native"}},
+		{"lazy.mode", c.Lazy.Mode, []string{"auto", "always", "never"}},
 	} {
 		if !slices.Contains(choice.allowed, choice.value) {
 			return fmt.Errorf("%s must be one of %s, not %q", choice.key, strings.Join(choice.allowed, ", "), choice.value)

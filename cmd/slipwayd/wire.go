@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"time"
@@ -41,6 +42,17 @@ type drivers struct {
 	notes  []string // what the machine cannot do, and why
 }
 
+// close ends what drivers do by themselves.
+func (d drivers) close() error {
+	var errs []error
+	for _, driver := range d.byName {
+		if c, ok := driver.(io.Closer); ok {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // wire makes the parts in the order in which they need each other and hands them to the engine. After an error nothing of
 // them is left open.
 func wire(c config, log *slog.Logger) (_ *daemon, err error) {
@@ -61,6 +73,11 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 
 	// What is on disk: layers, blobs, and the records that give them meaning.
 	layers, err := openDrivers(c, log)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, layers.close)
+	indexes, err := openIndexes(c, log)
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +112,7 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 		Registry: registry.New(registry.Config{
 			HostsDirs: filepath.SplitList(c.Registry.ConfigPath), Credentials: registry.DockerCredentials(""), UserAgent: "slipway/" + version,
 		}),
+		Indexes: indexes, Lazy: lazyOptions(c),
 		Root: c.Root, State: c.State, Log: log, EventField: containerd.EventField,
 		GCDelay: c.GC.Delay.Duration, GCInterval: c.GC.Interval.Duration,
 	})
