@@ -26,6 +26,7 @@ type contender struct {
 	registry   string // the line's near end
 	daemons    []daemon
 	server     string // base name of the programs that serve lazy layers
+	cache      string // directory of bytes of layers that outlive their image
 	env        []string
 	// start is what the user types, one after the other; the last one runs args in a container.
 	start  func(id, image string, args []string) [][]string
@@ -53,10 +54,16 @@ func (c *contender) image(repo string) string {
 
 // renew starts all daemons on empty directories.
 func (c *contender) renew(ctx context.Context) error {
-	if err := errors.Join(c.stop(), os.RemoveAll(c.dir), os.MkdirAll(c.dir+"/state", 0o711)); err != nil {
+	return c.restart(ctx, func() error { return errors.Join(os.RemoveAll(c.dir), os.MkdirAll(c.dir+"/state", 0o711)) })
+}
+
+// restart does something to the directories while no daemon runs.
+func (c *contender) restart(ctx context.Context, between func() error) error {
+	if err := errors.Join(c.stop(), between()); err != nil {
 		return err
 	}
 	for _, d := range c.daemons {
+		_ = os.Remove(d.socket)
 		if err := os.WriteFile(filepath.Join(c.dir, d.toml), []byte(d.config), 0o600); err != nil {
 			return err
 		}
@@ -159,7 +166,7 @@ func slipway(o options, name, dir, registry, lazy string) *contender {
 		remove: func(image string) []string { return slices.Concat(cli, []string{"rmi", image}) },
 	}
 	if c.lazy {
-		c.server = "slipway-fuse"
+		c.server, c.cache = "slipway-fuse", dir+"/root/lazy"
 	}
 	return c
 }

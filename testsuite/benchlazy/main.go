@@ -8,8 +8,8 @@
 // The registry is reached through a proxy (package slowlink) that makes it 20 ms away, and in a second run lets 100 Mbit/s
 // through as well. For each start all daemons of a contender are new and empty; the page cache is dropped and then the
 // registry's part of it filled again. What is timed begins with the command that a user types and ends when the program inside
-// has said what it was asked for. Then the image is removed, and all is done once more: the second start. Contenders take turns,
-// round by round; medians are compared. The registry must hold the images of ../shared/images; the big ones and the
+// has said what it was asked for. Then the image is removed, and started a second time, and so on (see trial.go). Contenders take
+// turns, round by round; medians are compared. The registry must hold the images of ../shared/images; the big ones and the
 // eStargz twins are made and pushed when they are missing.
 //
 // A crash of benchlazy leaves daemons and mounts below /var/tmp/slipway-benchlazy.*; it prints which.
@@ -95,15 +95,15 @@ func bench(ctx context.Context, o options) (err error) {
 		if !slices.Contains(strings.Split(o.links, ","), l.name) {
 			continue
 		}
-		if err := starts(ctx, o, h, work, l); err != nil {
+		if err := table(ctx, o, h, work, l); err != nil {
 			return fmt.Errorf("over %s: %w", l.name, err)
 		}
 	}
 	return warm(ctx, o, h, work)
 }
 
-// starts prints a table of all images over one link.
-func starts(ctx context.Context, o options, h hub, work string, l link) (err error) {
+// table prints the starts of all images over one link.
+func table(ctx context.Context, o options, h hub, work string, l link) (err error) {
 	l.Target = h.host
 	line, err := slowlink.Listen("127.0.0.1:0", l.Config)
 	if err != nil {
@@ -133,26 +133,29 @@ func starts(ctx context.Context, o options, h hub, work string, l link) (err err
 	return nil
 }
 
-// times are a start's results by contender.
-type times struct{ seconds, megabytes [2][][]float64 }
+// times are the results of one image by start and contender.
+type times struct{ seconds, megabytes [starts][][]float64 }
 
-// rows measures first and second starts of one image of all contenders in turn.
+// rows measures all starts of one image of all contenders in turn.
 func rows(ctx context.Context, o options, t trial, all []*contender, rounds int) (r times, err error) {
-	for i := range 2 {
+	for i := range starts {
 		r.seconds[i], r.megabytes[i] = make([][]float64, len(all)), make([][]float64, len(all))
 	}
 	for round := range rounds {
 		for n, c := range all {
-			got, err := t.twice(ctx, c)
+			got, err := t.all(ctx, c)
 			if err != nil {
 				return r, fmt.Errorf("%s: %w", c.name, err)
 			}
 			for i, s := range got {
+				if s == nil {
+					continue
+				}
 				r.seconds[i][n] = append(r.seconds[i][n], s.took.Seconds())
 				r.megabytes[i][n] = append(r.megabytes[i][n], float64(s.line.Received)/1e6)
 				if o.verbose {
-					fmt.Fprintf(os.Stderr, "%s round %d start %d %-28s %6.2f s (commands %v) %7.2f MB %d requests %d connections\n",
-						t.repo, round+1, i+1, c.name, s.took.Seconds(), s.steps, float64(s.line.Received)/1e6, s.line.Requests, s.line.Connections)
+					fmt.Fprintf(os.Stderr, "%s round %d, %s, %s: %.2f s (commands %v) %.2f MB %d requests %d connections\n",
+						t.repo, round+1, c.name, startNames[i], s.took.Seconds(), s.steps, float64(s.line.Received)/1e6, s.line.Requests, s.line.Connections)
 				}
 			}
 		}
@@ -160,14 +163,22 @@ func rows(ctx context.Context, o options, t trial, all []*contender, rounds int)
 	return r, nil
 }
 
-// print writes the image's two rows. The last column compares the best of Slipway's lazy ways with the best peer.
+// print writes the image's rows. The last column compares the best of Slipway's lazy ways with the best peer.
 func (r times) print(image string, all []*contender) {
-	for i, start := range []string{"first", "second"} {
+	for i, start := range startNames {
 		fmt.Printf("| %s | %s |", image, start)
 		ours, theirs := 0.0, 0.0
 		for n, c := range all {
-			s := measure.Median(r.seconds[i][n])
-			fmt.Printf(" %.2f (%.1f) |", s, measure.Median(r.megabytes[i][n]))
+			from := i
+			if len(r.seconds[i][n]) == 0 {
+				from = second
+			}
+			s := measure.Median(r.seconds[from][n])
+			if from == i {
+				fmt.Printf(" %.2f (%.1f) |", s, measure.Median(r.megabytes[i][n]))
+			} else {
+				fmt.Print(" as above |")
+			}
 			if c.lazy && c.ours && (ours == 0 || s < ours) {
 				ours = s
 			}

@@ -34,23 +34,46 @@ type sample struct {
 
 var serial atomic.Int64
 
-// twice starts a container of the image on empty daemons, removes the image and starts once more.
-func (t trial) twice(ctx context.Context, c *contender) (got [2]sample, err error) {
+// The starts of one image, in the order they are made.
+const (
+	first    = iota // on empty daemons
+	second          // the image was removed by its tool's own command; what that leaves is the contender's merit
+	profiled        // the image was removed and so were all bytes of layers; only a start profile is left
+	again           // nothing was removed, and the page cache is full
+	starts
+)
+
+var startNames = [starts]string{"first", "second", "second, only a profile left", "again"}
+
+// all makes all starts; one is nil when it would be no other than second.
+func (t trial) all(ctx context.Context, c *contender) (got [starts]*sample, err error) {
 	if err := c.renew(ctx); err != nil {
 		return got, err
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
 	for i := range got {
-		if got[i], err = t.start(ctx, c, nil); err != nil {
-			return got, fmt.Errorf("start %d: %w", i+1, err)
+		if i == profiled && c.cache == "" {
+			continue
 		}
+		if i == second || i == profiled {
+			if _, err := c.command(ctx, c.remove(c.image(t.repo))); err != nil {
+				return got, err
+			}
+			time.Sleep(time.Second) // what removal left to the background
+		}
+		if i == profiled {
+			if err := c.restart(ctx, func() error { return os.RemoveAll(c.cache) }); err != nil {
+				return got, err
+			}
+		}
+		s, err := t.start(ctx, c, i != again, nil)
+		if err != nil {
+			return got, fmt.Errorf("start %q: %w", startNames[i], err)
+		}
+		got[i] = &s
 		if err := t.settle(ctx, c); err != nil {
 			return got, err
 		}
-		if _, err := c.command(ctx, c.remove(c.image(t.repo))); err != nil {
-			return got, err
-		}
-		time.Sleep(time.Second) // what removal left to the background
 	}
 	return got, nil
 }
@@ -71,20 +94,30 @@ func (t trial) settle(ctx context.Context, c *contender) error {
 	return nil
 }
 
-// start empties the page cache and does what a user does who wants a container of the image. seen is called with the output
-// that made it ready; it may be nil.
-func (t trial) start(ctx context.Context, c *contender, seen func(said string) error) (s sample, err error) {
+// cold empties the page cache, and has the registry read the image again.
+func (t trial) cold(ctx context.Context, c *contender) error {
 	if err := measure.DropCaches(); err != nil {
-		return s, err
+		return err
 	}
 	repo := t.repo
 	if c.twin {
 		repo = twinPrefix + repo
 	}
-	if err := t.warm(ctx, repo); err != nil {
-		return s, err
+	return t.warm(ctx, repo)
+}
+
+// start does what a user does who wants a container of the image. seen is called with the output that made it ready; it may
+// be nil.
+func (t trial) start(ctx context.Context, c *contender, cold bool, seen func(said string) error) (s sample, err error) {
+	if cold {
+		if err := t.cold(ctx, c); err != nil {
+			return s, err
+		}
 	}
 	commands := c.start(fmt.Sprintf("lazy-%d-%d", os.Getpid(), serial.Add(1)), c.image(t.repo), t.args)
+	if !cold {
+		commands = commands[len(commands)-1:] // the image is here
+	}
 	for _, argv := range commands {
 		_ = exec.Command(argv[0], "--version").Run() // what a user types is in memory
 	}

@@ -11,12 +11,20 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/slipwayd/slipway/testsuite/measure"
 	"github.com/slipwayd/slipway/testsuite/slowlink"
 )
 
-// warm prints how fast a file reads that is here, and what serving takes in memory. The registry is near.
+// group is what is measured with one start of each contender, a row of the table for each value.
+type group struct {
+	rows []string
+	take func(c *contender) ([]float64, error)
+}
+
+// warm prints how fast a file reads that is here, what serving takes in memory, and what else a user may ask. The registry is near
+// where nothing else is said.
 func warm(ctx context.Context, o options, h hub, work string) (err error) {
 	line, err := slowlink.Listen("127.0.0.1:0", slowlink.Config{Target: h.host})
 	if err != nil {
@@ -24,45 +32,89 @@ func warm(ctx context.Context, o options, h hub, work string) (err error) {
 	}
 	defer func() { err = errors.Join(err, line.Close()) }()
 	all := contenders(o, work, line.Addr())
-	fmt.Print("\nReading a file of 256 MB in the container that has just read it for the first time, and memory of what serves layers:\n\n| what |")
+	fmt.Print("\nWarm is a file of 256 MB in the container that has just read it for the first time; PSS is of what serves layers:\n\n| what |")
 	for _, c := range all {
 		fmt.Printf(" %s |", c.name)
 	}
 	fmt.Print("\n|---|" + strings.Repeat("---|", len(all)) + "\n")
-	big, python := workload{repo: "bench-2gb", args: []string{"/bin/reader", "warm", "/data/big"}, ready: "ready"}, workload{
-		repo: "python", args: []string{"python3", "-c", `import numpy, flask, time; print("re" + "ady", flush=True); time.sleep(5)`}, ready: "ready"}
-	table := []struct {
-		name string
-		take func(c *contender) ([]float64, error)
-		rows []string
-	}{
-		{take: func(c *contender) ([]float64, error) { return c.reads(ctx, trial{h, line, big}) },
-			rows: []string{"first read, 1 MiB at a time, MB/s", "warm, 1 MiB at a time, MB/s", "warm, 4 KiB at random, reads/s"}},
-		{take: func(c *contender) ([]float64, error) { return c.memory(ctx, trial{h, line, python}) },
-			rows: []string{"PSS with python running, MB"}},
-		{take: func(c *contender) ([]float64, error) { return c.memory(ctx, trial{h, line, many}) },
-			rows: []string{"PSS with an image of 100,000 files, all looked at, MB"}},
-	}
-	for _, group := range table {
-		values := make([][]float64, len(all)) // by contender, then row
-		for n, c := range all {
-			if values[n], err = c.several(o.rounds, group.take); err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
-			}
-		}
-		for i, row := range group.rows {
-			fmt.Printf("| %s |", row)
-			for n := range all {
-				if i < len(values[n]) {
-					fmt.Printf(" %.4g |", values[n][i])
-				} else {
-					fmt.Print(" – |")
-				}
-			}
-			fmt.Println()
+	big := workload{repo: "bench-2gb", args: []string{"/bin/reader", "warm", "/data/big"}, ready: "ready"}
+	python := workload{repo: "python", args: []string{"python3", "-c", `import numpy, flask, time; print("re" + "ady", flush=True); time.sleep(5)`}, ready: "ready"}
+	for _, g := range []group{
+		{[]string{"first read, 1 MiB at a time, MB/s", "warm, 1 MiB at a time, MB/s", "warm, 4 KiB at random, reads/s"},
+			func(c *contender) ([]float64, error) { return c.reads(ctx, trial{h, line, big}) }},
+		{[]string{"PSS with python running, MB"}, func(c *contender) ([]float64, error) { return c.memory(ctx, trial{h, line, python}) }},
+		{[]string{"PSS with an image of 100,000 files, all looked at, MB"},
+			func(c *contender) ([]float64, error) { return c.memory(ctx, trial{h, line, many}) }},
+		{[]string{"round trips from the name of an image of 19 layers to a running container"},
+			func(c *contender) ([]float64, error) { return c.trips(ctx, h) }},
+		{[]string{"seconds to read all of python, over 100 Mbit/s and 20 ms"},
+			func(c *contender) ([]float64, error) { return c.everything(ctx, h) }},
+	} {
+		if err := g.print(all, o.rounds); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (g group) print(all []*contender, rounds int) (err error) {
+	values := make([][]float64, len(all)) // by contender, then row
+	for n, c := range all {
+		if values[n], err = c.several(rounds, g.take); err != nil {
+			return fmt.Errorf("%s: %s: %w", g.rows[0], c.name, err)
+		}
+	}
+	for i, row := range g.rows {
+		fmt.Printf("| %s |", row)
+		for n := range all {
+			if i < len(values[n]) {
+				fmt.Printf(" %.4g |", values[n][i])
+			} else {
+				fmt.Print(" – |")
+			}
+		}
+		fmt.Println()
+	}
+	return nil
+}
+
+// over has the contender start something through a line of its own, and answers how long it took.
+func (c *contender) over(ctx context.Context, h hub, cfg slowlink.Config, w workload) (seconds float64, err error) {
+	cfg.Target = h.host
+	line, err := slowlink.Listen("127.0.0.1:0", cfg)
+	if err != nil {
+		return 0, err
+	}
+	near := *c
+	near.registry = line.Addr()
+	defer func() { err = errors.Join(err, near.stop(), line.Close()) }()
+	if err := near.renew(ctx); err != nil {
+		return 0, err
+	}
+	s, err := trial{h, line, w}.start(ctx, &near, true, nil)
+	return s.took.Seconds(), err
+}
+
+// trips answers how many round trips lie one after the other, by making them longer.
+func (c *contender) trips(ctx context.Context, h hub) ([]float64, error) {
+	if !c.lazy {
+		return nil, nil // the bytes take their time, not the trips
+	}
+	const short, long = 20 * time.Millisecond, 220 * time.Millisecond
+	nothing := workload{repo: "bench-2gb", args: []string{"/bin/reader", "some"}, ready: "ready"}
+	a, err := c.over(ctx, h, slowlink.Config{RTT: short}, nothing)
+	if err != nil {
+		return nil, err
+	}
+	b, err := c.over(ctx, h, slowlink.Config{RTT: long}, nothing)
+	return []float64{(b - a) / (long - short).Seconds()}, err
+}
+
+// everything has python's image read from end to end by a program in it.
+func (c *contender) everything(ctx context.Context, h hub) ([]float64, error) {
+	s, err := c.over(ctx, h, links[1].Config, workload{repo: "python", ready: "ready",
+		args: []string{"bash", "-c", "find / -xdev -type f -print0 | xargs -0 cat >/dev/null; echo ready"}})
+	return []float64{s}, err
 }
 
 // several answers the medians of some rounds.
@@ -127,6 +179,6 @@ func (c *contender) once(ctx context.Context, t trial, seen func(said string) er
 		return err
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
-	_, err = t.start(ctx, c, seen)
+	_, err = t.start(ctx, c, true, seen)
 	return err
 }
