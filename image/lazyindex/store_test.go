@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -32,11 +33,10 @@ func openStore(t *testing.T, dir string, limit int64) *Store {
 
 // noise is n bytes that do not compress, the same for the same seed.
 func noise(seed uint64, n int) []byte {
-	r := rand.New(rand.NewPCG(seed, 1))
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], seed)
 	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(r.Uint32())
-	}
+	_, _ = rand.NewChaCha8(key).Read(b) // never fails
 	return b
 }
 
@@ -44,9 +44,12 @@ func noise(seed uint64, n int) []byte {
 func aLayer(t testing.TB, seed uint64, n int) (blob, document []byte, diffID digest.Digest) {
 	t.Helper()
 	var buf bytes.Buffer
-	z := gzip.NewWriter(&buf)
+	z, err := gzip.NewWriterLevel(&buf, gzip.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
 	w := tar.NewWriter(z)
-	err := w.WriteHeader(&tar.Header{Name: fmt.Sprintf("file%d", seed), Mode: 0o644, Size: int64(n)})
+	err = w.WriteHeader(&tar.Header{Name: fmt.Sprintf("file%d", seed), Mode: 0o644, Size: int64(n)})
 	if err == nil {
 		_, err = w.Write(noise(seed, n))
 	}
