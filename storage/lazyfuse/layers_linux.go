@@ -82,7 +82,7 @@ func (d *Driver) Remove(ctx context.Context, id string) error {
 
 // letGo has the server drop a layer unless it is in use. The caller holds s.mu.
 func (d *Driver) letGo(ctx context.Context, s *served) error {
-	used, err := mounted(d.mountpoint(), []string{s.id})
+	used, err := d.mounted(s.id)
 	if err != nil {
 		return err
 	}

@@ -164,7 +164,7 @@ func (d *Driver) resume(ctx context.Context) {
 		if d.lookup(l.ID) != nil {
 			continue
 		}
-		if used, err := mounted(d.mountpoint(), []string{l.ID}); err != nil || used[l.ID] {
+		if used, err := d.mounted(l.ID); err != nil || used[l.ID] {
 			d.warn(ctx, "a layer without a record stays, it is mounted", err)
 			continue
 		}
@@ -183,7 +183,7 @@ func (d *Driver) sweep(ctx context.Context) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	used, err := mounted(d.mountpoint(), ids)
+	used, err := d.mounted(ids...)
 	if err != nil {
 		return err
 	}

@@ -11,11 +11,11 @@ import (
 // mounted answers which of the layers ids something is mounted on, in any mount namespace of the host: an overlay that has it among
 // its lower directories, under whatever path it was named, or a bind mount of it. What cannot be told counts as mounted. A
 // mount that was detached while processes still have files of it open is not seen: it belongs to containers that were removed.
-func mounted(mountpoint string, ids []string) (map[string]bool, error) {
+func (d *Driver) mounted(ids ...string) (map[string]bool, error) {
 	used := map[string]bool{}
 	err := eachMountTable(func(table []byte) {
 		for line := range bytes.Lines(table) {
-			markUsed(used, mountpoint, string(line), ids)
+			d.markUsed(used, string(line), ids)
 		}
 	})
 	return used, err
@@ -51,7 +51,7 @@ func eachMountTable(fn func([]byte)) error {
 }
 
 // markUsed takes in one line: "ID parent major:minor root mountpoint options … - type source superoptions".
-func markUsed(used map[string]bool, mountpoint, line string, ids []string) {
+func (d *Driver) markUsed(used map[string]bool, line string, ids []string) {
 	mount, super, ok := strings.Cut(strings.TrimSpace(line), " - ")
 	fields, more := strings.Fields(mount), strings.Fields(super)
 	if !ok || len(fields) < 5 || len(more) < 3 {
@@ -68,8 +68,9 @@ func markUsed(used map[string]bool, mountpoint, line string, ids []string) {
 	case "overlay":
 		lowers := lowerDirs(more[2])
 		for _, id := range ids {
+			files, target := d.Driver.Files(id), d.target(id)
 			for _, l := range lowers {
-				if names(l, mountpoint, id) {
+				if names(l, files, target) {
 					used[id] = true
 				}
 			}
@@ -90,8 +91,11 @@ func lowerDirs(options string) []string {
 	return dirs
 }
 
-// names says whether a lower directory is that of a layer: below the driver's directory, relative to it, in the mount itself, or
-// through a descriptor, which tells nothing.
-func names(dir, mountpoint, id string) bool {
-	return strings.HasSuffix("/"+dir, "/"+id+"/fs") || dir == filepath.Join(mountpoint, id) || strings.HasPrefix(dir, "/proc/")
+// names says whether a lower directory is that of a layer: as Mounts answers it, as the end of that, which clients take whose
+// options are too long, in the mount itself, or through a descriptor, which tells nothing.
+func names(dir, files, target string) bool {
+	if strings.HasPrefix(dir, "/") {
+		return dir == files || dir == target || strings.HasPrefix(dir, "/proc/")
+	}
+	return strings.HasSuffix(files, "/"+dir)
 }

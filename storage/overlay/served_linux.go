@@ -25,6 +25,9 @@ const fullDir = "full"
 // Dir answers the directory of a layer, in which another driver may keep what it needs beside fs, work and full.
 func (d *Driver) Dir(id string) (string, error) { return d.root.Path(id) }
 
+// Files answers where Mounts says that a layer's files are, whether there is such a layer or not.
+func (d *Driver) Files(id string) string { return filepath.Join(d.root.Dir(), id, "fs") }
+
 // Serve puts a link to target in the place of the layer's files, of which there must be none, or of another link.
 func (d *Driver) Serve(id, target string) error {
 	files, err := d.files(id)
