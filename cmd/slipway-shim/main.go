@@ -31,8 +31,11 @@ func main() {
 }
 
 func run(args []string, stdin io.Reader, stdout io.Writer) error {
-	if len(args) > 0 && args[0] == "serve" {
+	switch {
+	case len(args) > 0 && args[0] == "serve":
 		return runServe(args[1:])
+	case len(args) == 1 && args[0] == "pause":
+		return pause()
 	}
 	return runContainerd(args, stdin, stdout)
 }

@@ -13,7 +13,7 @@ import (
 
 func TestExecutor(t *testing.T) {
 	needContainers(t)
-	testExecutor(t, "")
+	testExecutor(t, func(*platform.Spec) {})
 }
 
 // TestCommandLine is the same with other runtimes, those that are installed.
@@ -37,12 +37,13 @@ func TestCommandLine(t *testing.T) {
 			if err := c.Delete(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			testExecutor(t, binary)
+			testExecutor(t, func(s *platform.Spec) { s.Options.BinaryName = binary })
 		})
 	}
 }
 
-func testExecutor(t *testing.T, binary string) {
+// testExecutor runs the suite with containers that amend has changed.
+func testExecutor(t *testing.T, amend func(*platform.Spec)) {
 	testsuite.TestExecutor(t, func(t *testing.T) testsuite.ExecutorFixture {
 		root := t.TempDir()
 		e := newExecutor(t, root)
@@ -50,7 +51,7 @@ func testExecutor(t *testing.T, binary string) {
 			Executor: e,
 			Spec: func(t *testing.T, id string, args ...string) platform.Spec {
 				s := platformSpec(t, id, ociSpec(id, args...))
-				s.Options.BinaryName = binary
+				amend(&s)
 				return s
 			},
 			Restart: func(t *testing.T) platform.Executor {

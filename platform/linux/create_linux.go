@@ -193,6 +193,8 @@ func (c *container) spawn(p *process, program *libcontainer.Process, streams *st
 		return c.cli.create(program, streams)
 	case c.own != nil && p.id == "":
 		return c.spawnOwn(program)
+	case c.own != nil && program.ConsoleSocket == nil && bringup.PlainExec(c.own.config, program) == "":
+		return c.execOwn(program)
 	}
 	lc, err := c.libcontainer()
 	if err != nil {

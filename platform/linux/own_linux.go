@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -24,7 +25,7 @@ import (
 // own is what a container has in the place of libcontainer's when its init is a child of this process that runs a program of
 // package bringup: a third of the work. libcontainer's record of such a container is made when something needs it.
 type own struct {
-	config *configs.Config // nil for one adopted
+	config *configs.Config
 }
 
 const (
@@ -67,6 +68,20 @@ func (c *container) writeSpec(s platform.Spec) error {
 		return fmt.Errorf("cannot keep the spec: %w", err)
 	}
 	return nil
+}
+
+// readSpec is for an executor that adopts the container.
+func (c *container) readSpec() (*configs.Config, error) {
+	data, err := os.ReadFile(filepath.Join(c.dir, specFile))
+	if err != nil {
+		return nil, err
+	}
+	s := platform.Spec{ID: c.id, Name: c.record.Name, Bundle: c.record.Bundle, OCI: data, Options: c.record.Options}
+	spec, err := c.e.parseSpec(s)
+	if err != nil {
+		return nil, err
+	}
+	return libcontainerConfig(spec, s)
 }
 
 // spawnOwn starts init up to where it waits for Start, and answers its pid.
@@ -124,6 +139,57 @@ func (c *container) spawnOwn(program *libcontainer.Process) (_ int, err error) {
 	return init.Pid, nil
 }
 
+// execOwn starts one more process in the container, and answers its pid when it execs.
+func (c *container) execOwn(program *libcontainer.Process) (_ int, err error) {
+	stdio, release, err := childStdio(program)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	c.init.mu.Lock()
+	in := bringup.Joined{Pid: c.init.pid, Pidfd: c.init.pidfd}
+	c.init.mu.Unlock()
+	p, err := bringup.Exec(bringup.Container{ID: c.record.Name, Config: c.own.config, Process: program, Stdio: stdio}, in)
+	if err != nil {
+		return 0, err
+	}
+	defer p.Close()
+	started, err := p.Start()
+	if err != nil {
+		return 0, err
+	}
+	if err = c.joinCgroup(started.Pid); err == nil {
+		err = started.Continue()
+	}
+	if err == nil {
+		err = started.Ready()
+	}
+	if err != nil {
+		_ = unix.Kill(started.Pid, unix.SIGKILL)
+		_, _ = unix.Wait4(started.Pid, nil, 0, nil)
+		return 0, err
+	}
+	return started.Pid, nil
+}
+
+// joinCgroup puts a process into the container's cgroup. With v2 that may have become one that takes no processes, because
+// the container put its own ones further down: then it goes where init is.
+func (c *container) joinCgroup(pid int) error {
+	cg, err := c.cgroups()
+	if err != nil {
+		return err
+	}
+	err = cg.AddPid("", pid)
+	if err == nil || !cgroups.IsCgroup2UnifiedMode() {
+		return err
+	}
+	of, parseErr := cgroups.ParseCgroupFile("/proc/" + strconv.Itoa(c.init.Pid()) + "/cgroup")
+	if parseErr != nil {
+		return err
+	}
+	return cgroups.WriteCgroupProc(filepath.Join("/sys/fs/cgroup", of[""]), pid)
+}
+
 // makeFifo makes the fifo that init opens for writing when it is set up, whoever its user is.
 func (c *container) makeFifo() (*os.File, error) {
 	name := c.execFifo()
@@ -139,18 +205,23 @@ func (c *container) makeFifo() (*os.File, error) {
 	return os.OpenFile(name, unix.O_PATH, 0)
 }
 
-// childStdio answers the files that program has for its streams, above the numbers they will get.
+// childStdio answers the files that program has for its streams, or the null device, above the numbers they will get. (The
+// child could not open that: its cgroup may deny all devices at that moment.)
 func childStdio(program *libcontainer.Process) (files [3]*os.File, release func(), err error) {
-	var copies []*os.File
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return files, nil, err
+	}
+	opened := []*os.File{null}
 	release = func() {
-		for _, f := range copies {
+		for _, f := range opened {
 			f.Close()
 		}
 	}
 	for i, stream := range []any{program.Stdin, program.Stdout, program.Stderr} {
 		f, ok := stream.(*os.File)
 		if !ok {
-			continue
+			f = null
 		}
 		if f.Fd() < 3 {
 			fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
@@ -159,7 +230,7 @@ func childStdio(program *libcontainer.Process) (files [3]*os.File, release func(
 				return files, nil, fmt.Errorf("cannot copy a descriptor: %w", err)
 			}
 			f = os.NewFile(uintptr(fd), f.Name())
-			copies = append(copies, f)
+			opened = append(opened, f)
 		}
 		files[i] = f
 	}
@@ -183,21 +254,6 @@ func (c *container) libcontainer() (*libcontainer.Container, error) {
 }
 
 func (c *container) writeState(file string) error {
-	config := c.own.config
-	if config == nil {
-		data, err := os.ReadFile(filepath.Join(c.dir, specFile))
-		if err != nil {
-			return err
-		}
-		s := platform.Spec{ID: c.id, Name: c.record.Name, Bundle: c.record.Bundle, OCI: data, Options: c.record.Options}
-		spec, err := c.e.parseSpec(s)
-		if err != nil {
-			return err
-		}
-		if config, err = libcontainerConfig(spec, s); err != nil {
-			return err
-		}
-	}
 	cg, err := c.cgroups()
 	if err != nil {
 		return err
@@ -205,7 +261,7 @@ func (c *container) writeState(file string) error {
 	began := readStart(c.dir, "")
 	state := libcontainer.State{
 		BaseState: libcontainer.BaseState{
-			ID: c.record.Name, InitProcessPid: began.Pid, InitProcessStartTime: began.StartTime, Created: time.Now().UTC(), Config: *config,
+			ID: c.record.Name, InitProcessPid: began.Pid, InitProcessStartTime: began.StartTime, Created: time.Now().UTC(), Config: *c.own.config,
 		},
 		CgroupPaths: cg.GetPaths(), NamespacePaths: map[configs.NamespaceType]string{},
 	}
@@ -229,7 +285,11 @@ func (c *container) writeState(file string) error {
 
 // adoptOwn takes over a container of the same kind.
 func (c *container) adoptOwn() error {
-	c.own, c.private = &own{}, c.record.Private
+	config, err := c.readSpec()
+	if err != nil {
+		return err
+	}
+	c.own, c.private = &own{config}, c.record.Private
 	began := readStart(c.dir, "")
 	if began.Pid == 0 { // Create was interrupted, and init has ended or does now
 		c.init.closeWith(unknownExit())

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -50,7 +51,13 @@ func TestForeignExit(t *testing.T) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil { // as every executor does
 		t.Fatal(err)
 	}
-	parent := exec.Command("sh", "-c", `sh -c 'kill -9 $$' & echo $!; exec cat`) // which waits for no child
+	parent := exec.Command("sh", "-c", `sh -c 'read x <&3; kill -9 $$' & echo $!; exec cat`) // cat waits for no child, a shell may
+	die, now, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer now.Close()
+	parent.ExtraFiles = []*os.File{die}
 	in, err := parent.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -74,6 +81,12 @@ func TestForeignExit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pidfd.Close()
+	if _, err := io.WriteString(in, "cat\n"); err != nil || !lines.Scan() {
+		t.Fatal("cat does not run: ", err)
+	}
+	if _, err := io.WriteString(now, "die\n"); err != nil {
+		t.Fatal(err)
+	}
 	if exit, err := waitExit(pidfd, pid); err != nil || exit.Status != 137 || exit.Unknown {
 		t.Errorf("of a zombie: %+v, %v; want 137", exit, err)
 	}

@@ -20,7 +20,7 @@ import (
 
 // finish gives up all that the container's program shall not have, and executes it. Loading a filter takes CAP_SYS_ADMIN or
 // no_new_privs; either way next to nothing happens under it.
-func (b *builder) finish(init bool) {
+func (b *builder) finish() {
 	p := b.Process
 	env, err := b.environment()
 	if err != nil {
@@ -41,7 +41,11 @@ func (b *builder) finish(init bool) {
 	if nnp {
 		b.Call("set no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	}
-	caps := capabilitySets(p.Capabilities)
+	given := p.Capabilities
+	if given == nil {
+		given = b.Config.Capabilities
+	}
+	caps := capabilitySets(given)
 	b.becomeUser(caps)
 	filter, err := seccompFilter(b.Config.Seccomp)
 	if err != nil {
@@ -70,7 +74,7 @@ func (b *builder) finish(init bool) {
 		}
 	}
 	b.Ready()
-	if init {
+	if b.Fifo != nil {
 		b.awaitStart()
 	}
 	b.Call("close the host's files", unix.SYS_CLOSE_RANGE, 3, math.MaxUint32, 0).Ignore(child.AnyError) // which exec does too
@@ -95,7 +99,7 @@ func (b *builder) becomeUser(caps capabilities) {
 	}
 	b.Call("keep capabilities", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
 	for i, f := range b.Stdio {
-		if f != nil && !isNull(f) && owner(f) != p.UID {
+		if !isNull(f) && owner(f) != p.UID {
 			b.Call("give a standard stream to the user", unix.SYS_FCHOWN, i, p.UID, -1).Ignore(unix.EPERM, unix.EROFS)
 		}
 	}
@@ -206,7 +210,7 @@ const maxPasswd = 1 << 20
 
 // home looks for the user in the image's /etc/passwd.
 func (b *builder) home() string {
-	root, err := os.OpenFile(b.Config.Rootfs, unix.O_PATH|unix.O_DIRECTORY, 0)
+	root, err := os.OpenFile(b.rootPath, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return "/"
 	}

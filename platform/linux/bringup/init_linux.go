@@ -22,7 +22,7 @@ type Container struct {
 	ID      string
 	Config  *configs.Config
 	Process *libcontainer.Process
-	Stdio   [3]*os.File       // nil for the null device
+	Stdio   [3]*os.File       // above descriptor 2
 	Fifo    *os.File          // O_PATH: what init opens for writing before it execs
 	Cgroups map[string]string // where it will be by Wait, by cgroup v1 controller or "" for v2
 }
@@ -31,9 +31,9 @@ type Container struct {
 type builder struct {
 	*child.Program
 	Container
+	rootPath  string     // where the root file system is for this process
 	root      child.Word // descriptor of the root file system
 	fd        child.Word // of /proc/self/fd of the host
-	cwdDone   child.Word
 	null      child.Word // the container's /dev/null
 	confirmed bool       // that the parent has put the child into its cgroup
 	err       error      // the first
@@ -70,12 +70,13 @@ func Init(c Container) (_ *Program, err error) {
 			program.Close()
 		}
 	}()
-	b := &builder{Program: p, Container: c}
+	b := &builder{Program: p, Container: c, rootPath: c.Config.Rootfs}
 	b.begin()
 	if err := b.join(program); err != nil {
 		return nil, err
 	}
 	b.settings()
+	b.Call("set the umask", unix.SYS_UMASK, 0) // modes of what is made are as they should be
 	b.enterRoot()
 	for _, m := range c.Config.Mounts {
 		b.mount(m)
@@ -84,7 +85,7 @@ func Init(c Container) (_ *Program, err error) {
 	b.devices()
 	b.pivot()
 	b.finishRoot()
-	b.finish(true)
+	b.finish()
 	if b.err != nil {
 		return nil, b.err
 	}
@@ -102,15 +103,7 @@ func (b *builder) begin() {
 			b.Call("reset a signal", unix.SYS_RT_SIGACTION, s, unsafe.Pointer(defaults), 0, 8)
 		}
 	}
-	b.Call("set the umask", unix.SYS_UMASK, 0)
 	for i, f := range b.Stdio {
-		if f == nil {
-			null := b.Words(1)
-			b.Call("open /dev/null", unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0).Into(null)
-			b.Call("use /dev/null", unix.SYS_DUP3, null, i, 0)
-			b.Call("close", unix.SYS_CLOSE, null)
-			continue
-		}
 		from := int(f.Fd())
 		b.Keep(from)
 		b.Call("use a standard stream", unix.SYS_DUP3, from, i, 0)
@@ -190,10 +183,8 @@ func (b *builder) settings() {
 		}
 		b.Call("close", unix.SYS_CLOSE, sys)
 	}
-	if b.Fifo != nil {
-		b.fd = b.Words(1)
-		b.Call("open /proc/self/fd", unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0).Into(b.fd)
-	}
+	b.fd = b.Words(1)
+	b.Call("open /proc/self/fd", unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0).Into(b.fd)
 }
 
 func (b *builder) write(file, text string) {

@@ -13,7 +13,7 @@ import (
 	"github.com/slipwayd/slipway/platform/linux/child"
 )
 
-// ready says why no program can run on this machine, or in this process.
+// unready says why no program can run on this machine, or in this process.
 var unready = sync.OnceValue(func() string {
 	switch {
 	case !child.Sealed():
@@ -62,6 +62,14 @@ func Plain(c *configs.Config, p *libcontainer.Process) (reason string) {
 		return "parent death signal"
 	}
 	return ""
+}
+
+// PlainExec says the same of a further process in a container that was plain itself.
+func PlainExec(c *configs.Config, p *libcontainer.Process) (reason string) {
+	if reason = unready(); reason != "" {
+		return reason
+	}
+	return plainProcess(c, p)
 }
 
 func plainNamespaces(c *configs.Config) string {
@@ -141,7 +149,7 @@ func plainProcess(c *configs.Config, p *libcontainer.Process) string {
 		return "scheduler or I/O priority"
 	case p.CPUAffinity != nil || c.ExecCPUAffinity != nil:
 		return "CPU affinity"
-	case p.Capabilities == nil:
+	case p.Capabilities == nil && c.Capabilities == nil:
 		return "capabilities as they are"
 	case c.Seccomp != nil:
 		if reason := plainSeccomp(c.Seccomp); reason != "" {

@@ -128,7 +128,7 @@ func (b *builder) ownNull() {
 	b.Check(what, about+gidAndMode, unix.S_IFMT<<32, unix.S_IFCHR<<32)
 	b.Check(what, about+rdev, math.MaxUint64, 1|3<<32)
 	for i, f := range b.Stdio {
-		if f == nil || isNull(f) {
+		if isNull(f) {
 			b.Call(what, unix.SYS_DUP3, b.null, i, 0)
 		}
 	}
