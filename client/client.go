@@ -22,6 +22,7 @@ import (
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	transferapi "github.com/containerd/containerd/api/services/transfer/v1"
 	versionapi "github.com/containerd/containerd/api/services/version/v1"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -53,8 +54,9 @@ type Client struct {
 	transfer   transferapi.TransferClient
 	version    versionapi.VersionClient
 	daemon     slipwayapi.DaemonClient
+	own        slipwayapi.ContainersClient
 
-	info func(ctx context.Context) (*slipwayapi.InfoResponse, error)
+	info func(ctx context.Context) (*slipwayapi.InfoResponse, error) // see cachedInfo
 }
 
 // Option changes how New connects.
@@ -103,6 +105,7 @@ func New(address string, opts ...Option) (*Client, error) {
 	c.transfer = transferapi.NewTransferClient(conn)
 	c.version = versionapi.NewVersionClient(conn)
 	c.daemon = slipwayapi.NewDaemonClient(conn)
+	c.own = slipwayapi.NewContainersClient(conn)
 	c.info = c.cachedInfo()
 	return c, nil
 }
@@ -130,19 +133,28 @@ func (c *Client) Info(ctx context.Context) (*slipwayapi.InfoResponse, error) {
 	return c.daemon.Info(ctx, &slipwayapi.InfoRequest{})
 }
 
-// cachedInfo asks once: a client's daemon changes neither its directories nor its default snapshotter.
+// cachedInfo asks once: a client's daemon changes neither its directories nor its default snapshotter. It answers nil when the daemon
+// is another one that speaks containerd's API.
 func (c *Client) cachedInfo() func(context.Context) (*slipwayapi.InfoResponse, error) {
 	var mu sync.Mutex
+	var asked bool
 	var known *slipwayapi.InfoResponse
 	return func(ctx context.Context) (*slipwayapi.InfoResponse, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if known != nil {
+		if asked {
 			return known, nil
 		}
 		info, err := c.Info(ctx)
-		known = info
-		return info, err
+		switch {
+		case errdefs.IsNotImplemented(err):
+			asked = true
+		case err != nil:
+			return nil, fmt.Errorf("cannot learn which daemon this is: %w", err)
+		default:
+			asked, known = true, info
+		}
+		return known, nil
 	}
 }
 
@@ -152,10 +164,10 @@ func (c *Client) Snapshotter(ctx context.Context) (string, error) {
 		return c.snapshotter, nil
 	}
 	info, err := c.info(ctx)
-	if err != nil {
-		return "", fmt.Errorf("cannot learn the daemon's default snapshotter: %w", err)
+	if err == nil && info == nil {
+		err = fmt.Errorf("the daemon tells no default snapshotter, name one: %w", errdefs.ErrNotImplemented)
 	}
-	return info.DefaultSnapshotter, nil
+	return info.GetDefaultSnapshotter(), err
 }
 
 func (c *Client) outgoing(ctx context.Context) context.Context {

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	slipwayapi "github.com/slipwayd/slipway/api/slipway/v1"
 	"github.com/slipwayd/slipway/internal/mount"
 	"github.com/slipwayd/slipway/spec"
 	"github.com/slipwayd/slipway/storage"
@@ -74,52 +76,87 @@ type ContainerOptions struct {
 
 // CreateContainer makes a writable snapshot of the image and a container record on it. Nothing is left after an error.
 // AlreadyExists when the id is in use; NotFound when the image is not unpacked.
-func (c *Client) CreateContainer(ctx context.Context, o ContainerOptions) (_ *Container, err error) {
+func (c *Client) CreateContainer(ctx context.Context, o ContainerOptions) (*Container, error) {
+	info, err := c.info(ctx)
+	if err != nil {
+		return nil, err
+	}
 	snapshotter, err := c.Snapshotter(ctx)
 	if err != nil {
 		return nil, err
 	}
+	cgroup := cgroupOf(info.GetUuid(), c.namespace, o.ID)
+	if info == nil || o.needsFiles() {
+		return c.createInSteps(ctx, o, snapshotter, cgroup)
+	}
+	doc, err := c.buildSpec(o, cgroup, nil)
+	if err != nil {
+		return nil, err
+	}
+	ct, encoded, err := c.newContainer(o, snapshotter, doc)
+	if err != nil {
+		return nil, err
+	}
+	made, err := c.own.Create(ctx, &slipwayapi.CreateContainerRequest{
+		Id: ct.ID, Image: ct.Image, Parent: o.Image.ChainID.String(), Snapshotter: snapshotter, Runtime: ct.Runtime, Labels: ct.Labels, Spec: encoded,
+	})
+	if err != nil {
+		return nil, explainCreate(o, snapshotter, err)
+	}
+	ct.CreatedAt = time.Unix(0, made.CreatedAt).UTC()
+	ct.UpdatedAt = ct.CreatedAt
+	return ct, nil
+}
+
+// createInSteps is CreateContainer with containerd's API, which can also look at the image's files before the record is made.
+func (c *Client) createInSteps(ctx context.Context, o ContainerOptions, snapshotter, cgroup string) (_ *Container, err error) {
 	prepared, err := c.snapshots.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{
 		Snapshotter: snapshotter, Key: o.ID, Parent: o.Image.ChainID.String(),
 		// Nothing refers to it until the record does: it is held for as long as that can take, without the cost of a lease.
 		Labels: map[string]string{labelExpire: time.Now().Add(time.Hour).UTC().Format(time.RFC3339)},
 	})
-	switch {
-	case errdefs.IsAlreadyExists(err):
-		return nil, fmt.Errorf("a container or snapshot named %q is there already; remove it or choose another name: %w", o.ID, errdefs.ErrAlreadyExists)
-	case errdefs.IsNotFound(err):
-		return nil, fmt.Errorf("image %s is not unpacked for %s; pull it again with this snapshotter: %w", o.Image.Image.Name, snapshotter, errdefs.ErrNotFound)
-	case err != nil:
-		return nil, fmt.Errorf("cannot make a root file system for %s: %w", o.ID, err)
+	if err != nil {
+		return nil, explainCreate(o, snapshotter, err)
 	}
 	defer func() {
 		if err != nil { // whatever ended ctx must not keep the snapshot
 			err = errors.Join(err, c.removeSnapshot(context.WithoutCancel(ctx), snapshotter, o.ID))
 		}
 	}()
-	info, err := c.info(ctx)
-	if err != nil && !errdefs.IsNotImplemented(err) { // containerd's daemon
-		return nil, fmt.Errorf("cannot learn which daemon this is: %w", err)
-	}
-	doc, err := c.buildSpec(o, cgroupOf(info.GetUuid(), c.namespace, o.ID), prepared.Mounts)
+	doc, err := c.buildSpec(o, cgroup, prepared.Mounts)
 	if err != nil {
 		return nil, err
 	}
-	record, err := recordOf(o, snapshotter, doc)
+	ct, encoded, err := c.newContainer(o, snapshotter, doc)
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.containers.Create(ctx, &containersapi.CreateContainerRequest{Container: record})
+	made, err := c.containers.Create(ctx, &containersapi.CreateContainerRequest{Container: &containersapi.Container{
+		ID: ct.ID, Image: ct.Image, Labels: ct.Labels, Runtime: &containersapi.Container_Runtime{Name: ct.Runtime},
+		Spec: &anypb.Any{TypeUrl: specURL, Value: encoded}, Snapshotter: snapshotter, SnapshotKey: ct.SnapshotKey,
+	}})
 	if err != nil {
 		return nil, err
 	}
-	return c.fromWire(r.Container), nil
+	ct.CreatedAt, ct.UpdatedAt = made.Container.CreatedAt.AsTime(), made.Container.UpdatedAt.AsTime()
+	return ct, nil
 }
 
-func recordOf(o ContainerOptions, snapshotter string, doc *specs.Spec) (*containersapi.Container, error) {
-	b, err := json.Marshal(doc)
+func explainCreate(o ContainerOptions, snapshotter string, err error) error {
+	switch {
+	case errdefs.IsAlreadyExists(err):
+		return fmt.Errorf("a container or snapshot named %q is there already; remove it or choose another name: %w", o.ID, errdefs.ErrAlreadyExists)
+	case errdefs.IsNotFound(err):
+		return fmt.Errorf("image %s is not unpacked for %s; pull it again with this snapshotter: %w", o.Image.Image.Name, snapshotter, errdefs.ErrNotFound)
+	}
+	return fmt.Errorf("cannot create container %s: %w", o.ID, err)
+}
+
+// newContainer is what the daemon is asked to record, with the document as it goes over the wire.
+func (c *Client) newContainer(o ContainerOptions, snapshotter string, doc *specs.Spec) (*Container, []byte, error) {
+	encoded, err := json.Marshal(doc)
 	if err != nil {
-		return nil, fmt.Errorf("cannot encode the spec of %s: %w", o.ID, err)
+		return nil, nil, fmt.Errorf("cannot encode the spec of %s: %w", o.ID, err)
 	}
 	labels := maps.Clone(o.Labels)
 	if labels == nil {
@@ -128,16 +165,10 @@ func recordOf(o ContainerOptions, snapshotter string, doc *specs.Spec) (*contain
 	if s := o.Image.Config.Config.StopSignal; s != "" {
 		labels[LabelStopSignal] = s
 	}
-	runtime := o.Runtime
-	if runtime == "" {
-		runtime = DefaultRuntime
-	}
-	return &containersapi.Container{
-		ID: o.ID, Image: o.Image.Image.Name, Labels: labels,
-		Runtime:     &containersapi.Container_Runtime{Name: runtime},
-		Spec:        &anypb.Any{TypeUrl: specURL, Value: b},
-		Snapshotter: snapshotter, SnapshotKey: o.ID,
-	}, nil
+	return &Container{
+		c: c, ID: o.ID, Image: o.Image.Image.Name, Labels: labels, Runtime: cmp.Or(o.Runtime, DefaultRuntime),
+		Snapshotter: snapshotter, SnapshotKey: o.ID, Spec: doc,
+	}, encoded, nil
 }
 
 // cgroupOf is the path of a container's cgroup. Daemons side by side may each have a container of that name: the last element,
@@ -149,13 +180,17 @@ func cgroupOf(daemon, namespace, id string) string {
 	return "/slipway/" + namespace + "/" + id
 }
 
+// user is who the process runs as, as the caller or the image says it.
+func (o ContainerOptions) user() string { return cmp.Or(o.User, o.Image.Config.Config.User) }
+
+// needsFiles says whether the user has to be looked up in the image.
+func (o ContainerOptions) needsFiles() bool {
+	return o.Image.Config.OS != "windows" && spec.NeedsFiles(o.user())
+}
+
 // buildSpec makes the document. The image's files are mounted for a moment only where its user has to be looked up.
 func (c *Client) buildSpec(o ContainerOptions, cgroup string, mounts []*types.Mount) (*specs.Spec, error) {
-	config := o.Image.Config
-	asked := o.User
-	if asked == "" {
-		asked = config.Config.User
-	}
+	config, asked := o.Image.Config, o.user()
 	var user specs.User
 	resolve := func(root string) (err error) {
 		if root == "" {
@@ -174,7 +209,7 @@ func (c *Client) buildSpec(o ContainerOptions, cgroup string, mounts []*types.Mo
 	switch {
 	case config.OS == "windows":
 		user.Username = asked
-	case spec.NeedsFiles(asked):
+	case o.needsFiles():
 		err = mount.Temp("", mountsFromWire(mounts), resolve)
 	default:
 		err = resolve("")
@@ -206,6 +241,25 @@ func (c *Client) Containers(ctx context.Context, filters ...string) ([]*Containe
 		out[i] = c.fromWire(w)
 	}
 	return out, nil
+}
+
+// Remove deletes the container with its ended task, if there is one, and its root file system; Slipway's daemon does it in one
+// step, and takes its log too. NotFound when the record is gone, FailedPrecondition while the task runs.
+func (ct *Container) Remove(ctx context.Context) error {
+	info, err := ct.c.info(ctx)
+	if err != nil {
+		return err
+	}
+	if info != nil {
+		_, err := ct.c.own.Remove(ctx, &slipwayapi.RemoveContainerRequest{Id: ct.ID})
+		return err
+	}
+	if t, err := ct.Task(ctx); err == nil {
+		if _, err := t.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
+	return ct.Delete(ctx)
 }
 
 // Delete removes record and snapshot. FailedPrecondition while a task of it is there.

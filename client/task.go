@@ -58,10 +58,11 @@ func (ct *Container) NewTask(ctx context.Context, s Streams) (*Task, error) {
 	return nil, fmt.Errorf("cannot create the task of %s: %w", ct.ID, err)
 }
 
-// mounts answers those of the container's snapshot, which Tasks.Create wants from its caller.
+// mounts answers those of the container's snapshot, which Tasks.Create wants from its caller; Slipway's daemon finds them itself.
 func (ct *Container) mounts(ctx context.Context) ([]*types.Mount, error) {
-	if ct.SnapshotKey == "" {
-		return nil, nil
+	info, err := ct.c.info(ctx)
+	if err != nil || info != nil || ct.SnapshotKey == "" {
+		return nil, err
 	}
 	r, err := ct.c.snapshots.Mounts(ctx, &snapshotsapi.MountsRequest{Snapshotter: ct.Snapshotter, Key: ct.SnapshotKey})
 	if err != nil {
@@ -229,11 +230,22 @@ func (t *Task) Metrics(ctx context.Context) (any, error) {
 // Run starts the task, waits for its end and deletes it. When ctx ends first the container is killed.
 func (t *Task) Run(ctx context.Context) (Exit, error) {
 	cleanup := context.WithoutCancel(ctx)
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+	var exit Exit
+	ended := make(chan error, 1)
+	go func() { // beside Start: of a task that ends at once that saves a round trip
+		var err error
+		exit, err = t.Wait(waiting)
+		ended <- err
+	}()
 	if err := t.Start(ctx); err != nil {
+		stop()
+		<-ended
 		_, derr := t.Delete(cleanup)
 		return Exit{}, errors.Join(err, ignoreNotFound(derr))
 	}
-	exit, err := t.Wait(ctx)
+	err := <-ended
 	if err != nil {
 		if kerr := t.Kill(cleanup, 9, true); kerr == nil {
 			_, _ = t.Wait(cleanup)

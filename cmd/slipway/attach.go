@@ -30,14 +30,22 @@ func (a *app) foreground(ctx context.Context, p *client.Process, s client.Stream
 	} else {
 		defer forwardSignals(ctx, p, giveUp)()
 	}
+	var exit client.Exit
+	ended := make(chan error, 1)
+	go func() { // beside Start: of a process that ends at once that saves a round trip
+		var err error
+		exit, err = a.wait(waiting, p)
+		ended <- err
+	}()
 	if err := p.Start(ctx); err != nil {
+		giveUp(nil)
+		<-ended
 		return client.Exit{}, err
 	}
 	if s.Terminal {
 		a.resize(ctx, p)
 	}
-	exit, err := a.wait(waiting, p)
-	if err != nil {
+	if err := <-ended; err != nil {
 		return exit, &lostSight{err}
 	}
 	p.Drain()

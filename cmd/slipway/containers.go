@@ -232,12 +232,7 @@ func remove(ctx context.Context, c *client.Client, id string, force bool) error 
 			return err
 		}
 	}
-	if t, err := ct.Task(ctx); err == nil {
-		if _, err := t.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
-			return err
-		}
-	}
-	if err := ct.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
+	if err := ct.Remove(ctx); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
 	if path := ct.Labels[client.LabelLog]; path != "" {

@@ -72,6 +72,12 @@ func (a *app) run(ctx context.Context, c *client.Client, r runFlags, hasEntrypoi
 	if r.name == "" {
 		r.name = newID()
 	}
+	learned := make(chan struct{})
+	go func() { // what CreateContainer will ask, while the image is looked for
+		defer close(learned)
+		_, _ = c.Snapshotter(ctx)
+	}()
+	defer func() { <-learned }()
 	img, err := a.imageForRun(ctx, c, args[0], r.pull)
 	if err != nil {
 		return err
@@ -131,10 +137,7 @@ func (a *app) startContainer(ctx context.Context, c *client.Client, ct *client.C
 		return errors.Join(explainStart(err, ct.ID), remove(cleanup, c, ct.ID, true))
 	}
 	if r.rm {
-		if _, err := task.Delete(cleanup); err != nil && !errdefs.IsNotFound(err) {
-			return err
-		}
-		if err := ct.Delete(cleanup); err != nil {
+		if err := ct.Remove(cleanup); err != nil {
 			return err
 		}
 	}

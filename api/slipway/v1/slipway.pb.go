@@ -191,6 +191,230 @@ func (x *InfoResponse) GetNotes() []string {
 	return nil
 }
 
+type CreateContainerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`                   // also the key of the snapshot that is its root file system
+	Image         string                 `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`             // name, to be shown
+	Parent        string                 `protobuf:"bytes,3,opt,name=parent,proto3" json:"parent,omitempty"`           // committed snapshot that the root file system is built on
+	Snapshotter   string                 `protobuf:"bytes,4,opt,name=snapshotter,proto3" json:"snapshotter,omitempty"` // the default one if empty
+	Runtime       string                 `protobuf:"bytes,5,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	Labels        map[string]string      `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Spec          []byte                 `protobuf:"bytes,7,opt,name=spec,proto3" json:"spec,omitempty"` // config.json of runtime-spec
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateContainerRequest) Reset() {
+	*x = CreateContainerRequest{}
+	mi := &file_api_slipway_v1_slipway_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateContainerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateContainerRequest) ProtoMessage() {}
+
+func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_slipway_v1_slipway_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateContainerRequest.ProtoReflect.Descriptor instead.
+func (*CreateContainerRequest) Descriptor() ([]byte, []int) {
+	return file_api_slipway_v1_slipway_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CreateContainerRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CreateContainerRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *CreateContainerRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *CreateContainerRequest) GetSnapshotter() string {
+	if x != nil {
+		return x.Snapshotter
+	}
+	return ""
+}
+
+func (x *CreateContainerRequest) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+func (x *CreateContainerRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *CreateContainerRequest) GetSpec() []byte {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+type CreateContainerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshotter   string                 `protobuf:"bytes,1,opt,name=snapshotter,proto3" json:"snapshotter,omitempty"`
+	CreatedAt     int64                  `protobuf:"varint,2,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"` // nanoseconds since 1970
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateContainerResponse) Reset() {
+	*x = CreateContainerResponse{}
+	mi := &file_api_slipway_v1_slipway_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateContainerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateContainerResponse) ProtoMessage() {}
+
+func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_slipway_v1_slipway_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateContainerResponse.ProtoReflect.Descriptor instead.
+func (*CreateContainerResponse) Descriptor() ([]byte, []int) {
+	return file_api_slipway_v1_slipway_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CreateContainerResponse) GetSnapshotter() string {
+	if x != nil {
+		return x.Snapshotter
+	}
+	return ""
+}
+
+func (x *CreateContainerResponse) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
+type RemoveContainerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveContainerRequest) Reset() {
+	*x = RemoveContainerRequest{}
+	mi := &file_api_slipway_v1_slipway_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveContainerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveContainerRequest) ProtoMessage() {}
+
+func (x *RemoveContainerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_slipway_v1_slipway_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveContainerRequest.ProtoReflect.Descriptor instead.
+func (*RemoveContainerRequest) Descriptor() ([]byte, []int) {
+	return file_api_slipway_v1_slipway_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RemoveContainerRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RemoveContainerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveContainerResponse) Reset() {
+	*x = RemoveContainerResponse{}
+	mi := &file_api_slipway_v1_slipway_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveContainerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveContainerResponse) ProtoMessage() {}
+
+func (x *RemoveContainerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_slipway_v1_slipway_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveContainerResponse.ProtoReflect.Descriptor instead.
+func (*RemoveContainerResponse) Descriptor() ([]byte, []int) {
+	return file_api_slipway_v1_slipway_proto_rawDescGZIP(), []int{5}
+}
+
 var File_api_slipway_v1_slipway_proto protoreflect.FileDescriptor
 
 const file_api_slipway_v1_slipway_proto_rawDesc = "" +
@@ -211,9 +435,31 @@ const file_api_slipway_v1_slipway_proto_rawDesc = "" +
 	"\x02os\x18\n" +
 	" \x01(\tR\x02os\x12\"\n" +
 	"\farchitecture\x18\v \x01(\tR\farchitecture\x12\x14\n" +
-	"\x05notes\x18\f \x03(\tR\x05notes2C\n" +
+	"\x05notes\x18\f \x03(\tR\x05notes\"\xa9\x02\n" +
+	"\x16CreateContainerRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05image\x18\x02 \x01(\tR\x05image\x12\x16\n" +
+	"\x06parent\x18\x03 \x01(\tR\x06parent\x12 \n" +
+	"\vsnapshotter\x18\x04 \x01(\tR\vsnapshotter\x12\x18\n" +
+	"\aruntime\x18\x05 \x01(\tR\aruntime\x12F\n" +
+	"\x06labels\x18\x06 \x03(\v2..slipway.v1.CreateContainerRequest.LabelsEntryR\x06labels\x12\x12\n" +
+	"\x04spec\x18\a \x01(\fR\x04spec\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Z\n" +
+	"\x17CreateContainerResponse\x12 \n" +
+	"\vsnapshotter\x18\x01 \x01(\tR\vsnapshotter\x12\x1d\n" +
+	"\n" +
+	"created_at\x18\x02 \x01(\x03R\tcreatedAt\"(\n" +
+	"\x16RemoveContainerRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x19\n" +
+	"\x17RemoveContainerResponse2C\n" +
 	"\x06Daemon\x129\n" +
-	"\x04Info\x12\x17.slipway.v1.InfoRequest\x1a\x18.slipway.v1.InfoResponseB6Z4github.com/slipwayd/slipway/api/slipway/v1;slipwayv1b\x06proto3"
+	"\x04Info\x12\x17.slipway.v1.InfoRequest\x1a\x18.slipway.v1.InfoResponse2\xb2\x01\n" +
+	"\n" +
+	"Containers\x12Q\n" +
+	"\x06Create\x12\".slipway.v1.CreateContainerRequest\x1a#.slipway.v1.CreateContainerResponse\x12Q\n" +
+	"\x06Remove\x12\".slipway.v1.RemoveContainerRequest\x1a#.slipway.v1.RemoveContainerResponseB6Z4github.com/slipwayd/slipway/api/slipway/v1;slipwayv1b\x06proto3"
 
 var (
 	file_api_slipway_v1_slipway_proto_rawDescOnce sync.Once
@@ -227,19 +473,29 @@ func file_api_slipway_v1_slipway_proto_rawDescGZIP() []byte {
 	return file_api_slipway_v1_slipway_proto_rawDescData
 }
 
-var file_api_slipway_v1_slipway_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_api_slipway_v1_slipway_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_api_slipway_v1_slipway_proto_goTypes = []any{
-	(*InfoRequest)(nil),  // 0: slipway.v1.InfoRequest
-	(*InfoResponse)(nil), // 1: slipway.v1.InfoResponse
+	(*InfoRequest)(nil),             // 0: slipway.v1.InfoRequest
+	(*InfoResponse)(nil),            // 1: slipway.v1.InfoResponse
+	(*CreateContainerRequest)(nil),  // 2: slipway.v1.CreateContainerRequest
+	(*CreateContainerResponse)(nil), // 3: slipway.v1.CreateContainerResponse
+	(*RemoveContainerRequest)(nil),  // 4: slipway.v1.RemoveContainerRequest
+	(*RemoveContainerResponse)(nil), // 5: slipway.v1.RemoveContainerResponse
+	nil,                             // 6: slipway.v1.CreateContainerRequest.LabelsEntry
 }
 var file_api_slipway_v1_slipway_proto_depIdxs = []int32{
-	0, // 0: slipway.v1.Daemon.Info:input_type -> slipway.v1.InfoRequest
-	1, // 1: slipway.v1.Daemon.Info:output_type -> slipway.v1.InfoResponse
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	6, // 0: slipway.v1.CreateContainerRequest.labels:type_name -> slipway.v1.CreateContainerRequest.LabelsEntry
+	0, // 1: slipway.v1.Daemon.Info:input_type -> slipway.v1.InfoRequest
+	2, // 2: slipway.v1.Containers.Create:input_type -> slipway.v1.CreateContainerRequest
+	4, // 3: slipway.v1.Containers.Remove:input_type -> slipway.v1.RemoveContainerRequest
+	1, // 4: slipway.v1.Daemon.Info:output_type -> slipway.v1.InfoResponse
+	3, // 5: slipway.v1.Containers.Create:output_type -> slipway.v1.CreateContainerResponse
+	5, // 6: slipway.v1.Containers.Remove:output_type -> slipway.v1.RemoveContainerResponse
+	4, // [4:7] is the sub-list for method output_type
+	1, // [1:4] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_api_slipway_v1_slipway_proto_init() }
@@ -253,9 +509,9 @@ func file_api_slipway_v1_slipway_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_slipway_v1_slipway_proto_rawDesc), len(file_api_slipway_v1_slipway_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   7,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   2,
 		},
 		GoTypes:           file_api_slipway_v1_slipway_proto_goTypes,
 		DependencyIndexes: file_api_slipway_v1_slipway_proto_depIdxs,

@@ -1,0 +1,67 @@
+package slipway
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/metadata"
+
+	slipwayv1 "github.com/slipwayd/slipway/api/slipway/v1"
+	"github.com/slipwayd/slipway/engine"
+	"github.com/slipwayd/slipway/internal/opaque"
+	records "github.com/slipwayd/slipway/metadata"
+)
+
+// specURL types the document in a record (containerd's convention for JSON in an Any).
+const specURL = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
+
+type containers struct {
+	slipwayv1.UnimplementedContainersServer
+	engine *engine.Engine
+}
+
+func (c *containers) Create(ctx context.Context, req *slipwayv1.CreateContainerRequest) (*slipwayv1.CreateContainerResponse, error) {
+	sc, err := scope(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if req.Runtime == "" || len(req.Spec) == 0 || req.Parent == "" {
+		return nil, fmt.Errorf("container %q needs a parent, a runtime and a spec: %w", req.Id, errdefs.ErrInvalidArgument)
+	}
+	record := records.Container{
+		ID: req.Id, Image: req.Image, Labels: req.Labels, Runtime: records.Runtime{Name: req.Runtime},
+		Spec: &opaque.Any{TypeURL: specURL, Value: req.Spec}, Snapshotter: req.Snapshotter, SnapshotKey: req.Id,
+	}
+	if record.Snapshotter == "" {
+		record.Snapshotter = c.engine.DefaultDriver()
+	}
+	made, err := c.engine.CreateContainerOn(ctx, sc, record, req.Parent, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &slipwayv1.CreateContainerResponse{Snapshotter: made.Snapshotter, CreatedAt: made.CreatedAt.UnixNano()}, nil
+}
+
+func (c *containers) Remove(ctx context.Context, req *slipwayv1.RemoveContainerRequest) (*slipwayv1.RemoveContainerResponse, error) {
+	sc, err := scope(ctx)
+	if err != nil {
+		return nil, err
+	}
+	record, err := c.engine.GetContainer(ctx, sc.Namespace, req.Id)
+	if err != nil {
+		return nil, err
+	}
+	return &slipwayv1.RemoveContainerResponse{}, c.engine.RemoveContainer(ctx, sc.Namespace, record)
+}
+
+// scope reads in whose namespace a call is made, from the header that containerd's API uses. FailedPrecondition without it.
+func scope(ctx context.Context) (engine.Scope, error) {
+	const header = "containerd-namespace"
+	md, _ := metadata.FromIncomingContext(ctx)
+	ns := md.Get(header)
+	if len(ns) == 0 || ns[0] == "" {
+		return engine.Scope{}, fmt.Errorf("call names no namespace, send the header %s: %w", header, errdefs.ErrFailedPrecondition)
+	}
+	return engine.Scope{Namespace: ns[0]}, engine.CheckNamespace(ns[0])
+}
