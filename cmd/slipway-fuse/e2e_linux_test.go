@@ -67,19 +67,31 @@ func startHost(t *testing.T) *host {
 			log, _ := os.ReadFile(h.path("state/keeper.log"))
 			t.Logf("%s", log)
 		}
-		data, err := os.ReadFile(h.path("state/keeper.lock"))
-		check(t, err)
-		pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-		check(t, err)
-		fd, err := unix.PidfdOpen(pid, 0)
-		check(t, err)
-		defer unix.Close(fd)
-		check(t, unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0))
-		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 30000); n != 1 {
-			t.Errorf("the keeper does not end: %v", err)
-		}
+		endKeeper(t, h.path("state"))
 	})
 	return h
+}
+
+// endKeeper ends the keeper of a state directory, if there ever was one, and waits for it.
+func endKeeper(t *testing.T, state string) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(state, "keeper.lock"))
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	check(t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	check(t, err)
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return
+	}
+	check(t, err)
+	defer unix.Close(fd)
+	check(t, unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0))
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 30000); n != 1 {
+		t.Errorf("the keeper does not end: %v", err)
+	}
 }
 
 func (h *host) path(name string) string { return filepath.Join(h.dir, name) }
@@ -131,6 +143,7 @@ func (h *host) state(t *testing.T, r *registry.Registry, files []ociimage.File) 
 	check(t, os.MkdirAll(filepath.Dir(dir), 0o700))
 	l := state.Layer{Source: storage.Source{Ref: r.Host() + "/test/lazy:latest", Descriptor: desc}, Own: true, Kind: x.Kind(), Document: digest.FromBytes(x.Marshal())}
 	check(t, state.Write(dir, l, x.Marshal()))
+	check(t, state.Settle(dir, l, func(string) (index.Node, bool, error) { return index.Node{}, false, nil }))
 	return id, dir
 }
 

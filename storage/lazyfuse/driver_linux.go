@@ -125,11 +125,11 @@ func (d *Driver) find() error {
 		if err := d.Driver.DropFilled(id); err != nil {
 			return err
 		}
-		pending, err := state.Pending(dir)
+		settled, err := state.Settled(dir)
 		if err != nil {
 			return err
 		}
-		s := &served{id: id, dir: dir, state: l, settled: !pending}
+		s := &served{id: id, dir: dir, state: l, settled: settled}
 		if _, link := d.Driver.Served(id); !link {
 			s.filled = true
 		} else if err := d.Driver.Serve(id, d.target(id)); err != nil { // the mount may have been elsewhere

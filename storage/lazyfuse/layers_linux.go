@@ -151,15 +151,9 @@ func usage(x *index.Index) (u storage.Usage) {
 	return u
 }
 
-// settle fits a layer's index to the layers below. The caller holds s.mu; those below are settled and attached.
+// settle fits a layer to the layers below. The caller holds s.mu; those below are settled and attached.
 func (d *Driver) settle(s *served, parents []string) error {
-	x, err := state.Index(s.dir, s.state)
-	if err != nil {
-		return err
-	}
-	asked := false
-	settled, err := x.Settle(func(path string) (index.Node, bool, error) {
-		asked = true
+	err := state.Settle(s.dir, s.state, func(path string) (index.Node, bool, error) {
 		if path == "" {
 			path = "."
 		}
@@ -169,14 +163,6 @@ func (d *Driver) settle(s *served, parents []string) error {
 		}
 		return index.Node{Mode: fs.ModeDir | index.FileMode(a.Mode), UID: a.UID, GID: a.GID, ModTime: a.ModTime, Xattrs: a.Xattrs}, true, nil
 	})
-	if err != nil {
-		return err
-	}
-	if asked {
-		err = state.Settle(s.dir, settled)
-	} else {
-		err = state.Settled(s.dir)
-	}
 	s.settled = err == nil
 	return err
 }

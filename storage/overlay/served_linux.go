@@ -85,7 +85,7 @@ func (d *Driver) Fill(ctx context.Context, l storage.Layer, diff io.Reader) (u s
 	}
 	full := filepath.Join(dir, fullDir)
 	o := changeset.Options{XattrPrefix: d.xattrPrefix, Lower: lower}
-	if err := changeset.NewRoot(full, changeset.Options{}); err != nil {
+	if err := changeset.NewRoot(full, o); err != nil {
 		return u, err
 	}
 	pending, err := changeset.ApplyOverlay(ctx, full, diff, o)

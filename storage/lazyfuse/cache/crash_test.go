@@ -1,16 +1,13 @@
 package cache
 
 import (
-	"bytes"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/slipwayd/slipway/testsuite/powercut"
 )
 
 const storySize = 50_000
@@ -94,70 +91,21 @@ func checkStory(t *testing.T, c *Cache, told []string) {
 	}
 }
 
-const (
-	crashStep = "SLIPWAY_TEST_CRASH_STEP"
-	crashDir  = "SLIPWAY_TEST_CRASH_DIR"
-)
-
-// TestCrashChild is the process that TestCrash kills.
-func TestCrashChild(t *testing.T) {
-	at, err := strconv.Atoi(os.Getenv(crashStep))
-	if err != nil {
-		t.Skip("a part of TestCrash")
-	}
-	dir := os.Getenv(crashDir)
-	log, err := os.OpenFile(filepath.Join(dir, "told"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	steps := make(chan int, 1) // syncs take steps side by side
-	steps <- 0
-	c := open(t, filepath.Join(dir, "cache"), Options{step: func(string) error {
-		n := <-steps + 1
-		if n == at {
-			self, err := os.FindProcess(os.Getpid())
-			if err != nil {
-				return err
-			}
-			if err := self.Kill(); err != nil {
-				return err
-			}
-			select {} // until it is dead
-		}
-		steps <- n
-		return nil
-	}})
-	if err := story(t, c, func(line string) { fmt.Fprintln(log, line) }); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestCrash kills a process before each step of the story, and looks at what the next one finds.
-func TestCrash(t *testing.T) {
-	for step := 1; ; step++ {
-		dir := t.TempDir()
-		cmd := exec.Command(os.Args[0], "-test.run=^TestCrashChild$")
-		cmd.Env = append(os.Environ(), crashStep+"="+strconv.Itoa(step), crashDir+"="+dir)
-		out, err := cmd.CombinedOutput()
-		if err == nil {
-			if step < 30 {
-				t.Fatalf("the story has only %d steps: %s", step-1, out)
-			}
-			return // ran to the end
-		}
-		if !strings.Contains(err.Error(), "killed") && !strings.Contains(err.Error(), "exit status 1") || bytes.Contains(out, []byte("FAIL")) {
-			t.Fatalf("step %d: %v\n%s", step, err, out)
-		}
-		told, _ := os.ReadFile(filepath.Join(dir, "told")) // not there before the first word
-		c := open(t, filepath.Join(dir, "cache"), Options{})
-		checkStory(t, c, lines(told))
+// theStory is the story with its ends, for powercut.
+var theStory = powercut.Story{
+	Tell: func(t *testing.T, dir string, step func(string) error, tell func(string)) error {
+		return story(t, open(t, dir, Options{step: step}), tell)
+	},
+	Look: func(t *testing.T, dir string, told []string, powerLost bool) {
+		c := open(t, dir, Options{})
+		checkStory(t, c, told)
 		finishStory(t, c)
-		if t.Failed() {
-			t.Fatalf("after a crash before step %d", step)
-		}
-	}
+	},
+	Steps: 29,
 }
+
+func TestCrash(t *testing.T)     { theStory.Kill(t) }
+func TestPowerLoss(t *testing.T) { theStory.CutPower(t) }
 
 // finishStory tells the story to its end and checks the result.
 func finishStory(t *testing.T, c *Cache) {
@@ -167,11 +115,4 @@ func finishStory(t *testing.T, c *Cache) {
 		t.Errorf("told again: %v", err)
 	}
 	checkStory(t, c, told)
-}
-
-func lines(data []byte) []string {
-	if len(data) == 0 {
-		return nil
-	}
-	return strings.Split(strings.TrimSpace(string(data)), "\n")
 }

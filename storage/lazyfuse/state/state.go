@@ -2,7 +2,7 @@
 //
 //	layer.json   where the blob is, how to get at it, where the index came from; for root alone, it may hold secrets
 //	index        what is where in the blob, as index.Marshal writes it
-//	pending      there until index is settled on the layers below
+//	below        what the layers below have that matters to this one; not there until they are known
 //	blob         the whole blob, once it is here: what is missing comes from it, not from a registry
 //
 // It imports package index beside it. What a crash leaves: a file is whole or not there; the driver makes the directory visible
@@ -28,10 +28,10 @@ import (
 
 // Names of files in a layer's directory.
 const (
-	layerFile   = "layer.json"
-	indexFile   = "index"
-	pendingFile = "pending"
-	BlobFile    = "blob"
+	layerFile = "layer.json"
+	indexFile = "index"
+	belowFile = "below"
+	BlobFile  = "blob"
 )
 
 // maxFile bounds what is read of a layer's directory, in bytes.
@@ -43,13 +43,13 @@ type Layer struct {
 	Own    bool       `json:"own,omitempty"` // this host made the index and checked the layer by its digest
 	Kind   index.Kind `json:"kind"`
 	Origin string     `json:"origin,omitempty"`
-	// Document is the digest of the index as it was attached: it names files that have no digests of their own.
+	// Document is the digest of the index: it names files that have no digests of their own.
 	Document   digest.Digest `json:"document"`
 	Usage      storage.Usage `json:"usage"`
 	AttachedAt time.Time     `json:"attachedAt"`
 }
 
-// Write makes the directory dir of a layer whose index is not settled yet. It is not durable.
+// Write makes the directory dir of a layer that is not settled yet. It is not durable.
 func Write(dir string, l Layer, document []byte) error {
 	data, err := json.Marshal(l)
 	if err != nil {
@@ -60,8 +60,7 @@ func Write(dir string, l Layer, document []byte) error {
 	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(dir, layerFile), data, 0o600),
-		os.WriteFile(filepath.Join(dir, indexFile), document, 0o600),
-		os.WriteFile(filepath.Join(dir, pendingFile), nil, 0o600))
+		os.WriteFile(filepath.Join(dir, indexFile), document, 0o600))
 }
 
 // Read reads layer.json. NotFound when there is none, DataLoss when it is damaged.
@@ -77,8 +76,37 @@ func Read(dir string) (Layer, error) {
 	return l, nil
 }
 
-// Index reads the layer's index. DataLoss when it is damaged or of another blob.
+// Index reads the layer's index, as Settle was told of the layers below. DataLoss when it is damaged or of another blob.
 func Index(dir string, l Layer) (*index.Index, error) {
+	x, err := rawIndex(dir, l)
+	if err != nil {
+		return nil, err
+	}
+	data, err := readFile(dir, belowFile)
+	if err != nil {
+		return nil, err
+	}
+	var answers []answer
+	if err := json.Unmarshal(data, &answers); err != nil {
+		return nil, fmt.Errorf("cannot read %s: %v: %w", belowFile, err, errdefs.ErrDataLoss)
+	}
+	if len(answers) == 0 {
+		return x, nil
+	}
+	known := make(map[string]*answer, len(answers))
+	for i := range answers {
+		known[string(answers[i].Path)] = &answers[i]
+	}
+	return x.Settle(func(path string) (index.Node, bool, error) {
+		a := known[path]
+		if a == nil {
+			return index.Node{}, false, fmt.Errorf("%s does not tell of %.300q: %w", belowFile, path, errdefs.ErrDataLoss)
+		}
+		return a.node(), a.Exists, nil
+	})
+}
+
+func rawIndex(dir string, l Layer) (*index.Index, error) {
 	document, err := readFile(dir, indexFile)
 	if err != nil {
 		return nil, err
@@ -91,47 +119,6 @@ func Index(dir string, l Layer) (*index.Index, error) {
 		return nil, fmt.Errorf("the index is of a blob of %d bytes, not of %s with %d: %w", x.BlobSize(), l.Descriptor.Digest, l.Descriptor.Size, errdefs.ErrDataLoss)
 	}
 	return x, nil
-}
-
-// Pending says whether the index is still to be settled.
-func Pending(dir string) (bool, error) {
-	_, err := os.Lstat(filepath.Join(dir, pendingFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// Settle replaces the index by x, durably. A crash in the middle leaves the layer pending.
-func Settle(dir string, x *index.Index) error {
-	name := filepath.Join(dir, indexFile)
-	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(x.Marshal())
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(name+".new", name); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return err
-	}
-	return Settled(dir)
-}
-
-// Settled says that the index is right as it is. Should the power fail, the layer may be pending again.
-func Settled(dir string) error {
-	if err := os.Remove(filepath.Join(dir, pendingFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 func readFile(dir, name string) ([]byte, error) {
