@@ -18,7 +18,7 @@ import (
 
 func (a *app) imageCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Convert images so that they start before they have landed", Args: cobra.NoArgs}
-	cmd.AddCommand(a.convertCmd(), a.optimizeCmd())
+	cmd.AddCommand(a.convertCmd(), a.optimizeCmd(), a.indexCmd())
 	return cmd
 }
 

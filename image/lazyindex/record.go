@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/slipwayd/slipway/image"
 	"github.com/slipwayd/slipway/storage/lazyfuse/index"
 )
@@ -22,6 +24,25 @@ func (s *Store) Record(l image.Layer, blob io.Reader) (image.Recording, error) {
 		return nil, err
 	}
 	return &recording{Recorder: r, store: s, layer: l}, nil
+}
+
+// Make records the index of a layer whose blob is here, checked against its digest. Blobs that cannot be indexed are noted, as
+// Get then says.
+func (s *Store) Make(l image.Layer, blob io.Reader) error {
+	check := l.Desc.Digest.Verifier()
+	r, err := s.Record(l, io.TeeReader(blob, check))
+	if err != nil {
+		return fmt.Errorf("cannot decompress layer %s: %w", l.Desc.Digest, err)
+	}
+	defer r.Close()
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return fmt.Errorf("cannot decompress layer %s: %w", l.Desc.Digest, err)
+	}
+	if !check.Verified() {
+		return fmt.Errorf("layer %s has other bytes, or some after its end: %w", l.Desc.Digest, errdefs.ErrDataLoss)
+	}
+	r.Keep()
+	return nil
 }
 
 type recording struct {

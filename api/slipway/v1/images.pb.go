@@ -293,6 +293,158 @@ func (x *Converted) GetKept() map[string]string {
 	return nil
 }
 
+type PushIndexesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`       // name of an image whose content is here, and which is in the registry
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`           // private key to sign with: PEM, PKCS #8, Ed25519; empty for no signature
+	Platform      string                 `protobuf:"bytes,3,opt,name=platform,proto3" json:"platform,omitempty"` // os/arch[/variant]; empty for the host's
+	User          string                 `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`         // for the registry; empty for the daemon's own credentials
+	Secret        string                 `protobuf:"bytes,5,opt,name=secret,proto3" json:"secret,omitempty"`
+	PlainHttp     bool                   `protobuf:"varint,6,opt,name=plain_http,json=plainHttp,proto3" json:"plain_http,omitempty"` // the registry speaks no TLS; loopback addresses need not say so
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushIndexesRequest) Reset() {
+	*x = PushIndexesRequest{}
+	mi := &file_api_slipway_v1_images_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushIndexesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushIndexesRequest) ProtoMessage() {}
+
+func (x *PushIndexesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_slipway_v1_images_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushIndexesRequest.ProtoReflect.Descriptor instead.
+func (*PushIndexesRequest) Descriptor() ([]byte, []int) {
+	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PushIndexesRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *PushIndexesRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *PushIndexesRequest) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
+}
+
+func (x *PushIndexesRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *PushIndexesRequest) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *PushIndexesRequest) GetPlainHttp() bool {
+	if x != nil {
+		return x.PlainHttp
+	}
+	return false
+}
+
+type PushIndexesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`                                                                             // of the artifact
+	Size          int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`                                                                                // of all that was published, in bytes
+	Layers        []string               `protobuf:"bytes,3,rep,name=layers,proto3" json:"layers,omitempty"`                                                                             // digests of those that have an index now
+	Without       map[string]string      `protobuf:"bytes,4,rep,name=without,proto3" json:"without,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // layers by digest that have none, and why
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushIndexesResponse) Reset() {
+	*x = PushIndexesResponse{}
+	mi := &file_api_slipway_v1_images_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushIndexesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushIndexesResponse) ProtoMessage() {}
+
+func (x *PushIndexesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_slipway_v1_images_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushIndexesResponse.ProtoReflect.Descriptor instead.
+func (*PushIndexesResponse) Descriptor() ([]byte, []int) {
+	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PushIndexesResponse) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PushIndexesResponse) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *PushIndexesResponse) GetLayers() []string {
+	if x != nil {
+		return x.Layers
+	}
+	return nil
+}
+
+func (x *PushIndexesResponse) GetWithout() map[string]string {
+	if x != nil {
+		return x.Without
+	}
+	return nil
+}
+
 var File_api_slipway_v1_images_proto protoreflect.FileDescriptor
 
 const file_api_slipway_v1_images_proto_rawDesc = "" +
@@ -322,9 +474,26 @@ const file_api_slipway_v1_images_proto_rawDesc = "" +
 	"\x04kept\x18\x05 \x03(\v2\x1f.slipway.v1.Converted.KeptEntryR\x04kept\x1a7\n" +
 	"\tKeptEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012N\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa3\x01\n" +
+	"\x12PushIndexesRequest\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x1a\n" +
+	"\bplatform\x18\x03 \x01(\tR\bplatform\x12\x12\n" +
+	"\x04user\x18\x04 \x01(\tR\x04user\x12\x16\n" +
+	"\x06secret\x18\x05 \x01(\tR\x06secret\x12\x1d\n" +
+	"\n" +
+	"plain_http\x18\x06 \x01(\bR\tplainHttp\"\xdd\x01\n" +
+	"\x13PushIndexesResponse\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x16\n" +
+	"\x06layers\x18\x03 \x03(\tR\x06layers\x12F\n" +
+	"\awithout\x18\x04 \x03(\v2,.slipway.v1.PushIndexesResponse.WithoutEntryR\awithout\x1a:\n" +
+	"\fWithoutEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\x9e\x01\n" +
 	"\x06Images\x12D\n" +
-	"\aConvert\x12\x1a.slipway.v1.ConvertRequest\x1a\x1b.slipway.v1.ConvertResponse0\x01B6Z4github.com/slipwayd/slipway/api/slipway/v1;slipwayv1b\x06proto3"
+	"\aConvert\x12\x1a.slipway.v1.ConvertRequest\x1a\x1b.slipway.v1.ConvertResponse0\x01\x12N\n" +
+	"\vPushIndexes\x12\x1e.slipway.v1.PushIndexesRequest\x1a\x1f.slipway.v1.PushIndexesResponseB6Z4github.com/slipwayd/slipway/api/slipway/v1;slipwayv1b\x06proto3"
 
 var (
 	file_api_slipway_v1_images_proto_rawDescOnce sync.Once
@@ -338,25 +507,31 @@ func file_api_slipway_v1_images_proto_rawDescGZIP() []byte {
 	return file_api_slipway_v1_images_proto_rawDescData
 }
 
-var file_api_slipway_v1_images_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_api_slipway_v1_images_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_api_slipway_v1_images_proto_goTypes = []any{
-	(*ConvertRequest)(nil),  // 0: slipway.v1.ConvertRequest
-	(*ConvertResponse)(nil), // 1: slipway.v1.ConvertResponse
-	(*ConvertProgress)(nil), // 2: slipway.v1.ConvertProgress
-	(*Converted)(nil),       // 3: slipway.v1.Converted
-	nil,                     // 4: slipway.v1.Converted.KeptEntry
+	(*ConvertRequest)(nil),      // 0: slipway.v1.ConvertRequest
+	(*ConvertResponse)(nil),     // 1: slipway.v1.ConvertResponse
+	(*ConvertProgress)(nil),     // 2: slipway.v1.ConvertProgress
+	(*Converted)(nil),           // 3: slipway.v1.Converted
+	(*PushIndexesRequest)(nil),  // 4: slipway.v1.PushIndexesRequest
+	(*PushIndexesResponse)(nil), // 5: slipway.v1.PushIndexesResponse
+	nil,                         // 6: slipway.v1.Converted.KeptEntry
+	nil,                         // 7: slipway.v1.PushIndexesResponse.WithoutEntry
 }
 var file_api_slipway_v1_images_proto_depIdxs = []int32{
 	2, // 0: slipway.v1.ConvertResponse.progress:type_name -> slipway.v1.ConvertProgress
 	3, // 1: slipway.v1.ConvertResponse.converted:type_name -> slipway.v1.Converted
-	4, // 2: slipway.v1.Converted.kept:type_name -> slipway.v1.Converted.KeptEntry
-	0, // 3: slipway.v1.Images.Convert:input_type -> slipway.v1.ConvertRequest
-	1, // 4: slipway.v1.Images.Convert:output_type -> slipway.v1.ConvertResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	6, // 2: slipway.v1.Converted.kept:type_name -> slipway.v1.Converted.KeptEntry
+	7, // 3: slipway.v1.PushIndexesResponse.without:type_name -> slipway.v1.PushIndexesResponse.WithoutEntry
+	0, // 4: slipway.v1.Images.Convert:input_type -> slipway.v1.ConvertRequest
+	4, // 5: slipway.v1.Images.PushIndexes:input_type -> slipway.v1.PushIndexesRequest
+	1, // 6: slipway.v1.Images.Convert:output_type -> slipway.v1.ConvertResponse
+	5, // 7: slipway.v1.Images.PushIndexes:output_type -> slipway.v1.PushIndexesResponse
+	6, // [6:8] is the sub-list for method output_type
+	4, // [4:6] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_api_slipway_v1_images_proto_init() }
@@ -370,7 +545,7 @@ func file_api_slipway_v1_images_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_slipway_v1_images_proto_rawDesc), len(file_api_slipway_v1_images_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,7 +19,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Images_Convert_FullMethodName = "/slipway.v1.Images/Convert"
+	Images_Convert_FullMethodName     = "/slipway.v1.Images/Convert"
+	Images_PushIndexes_FullMethodName = "/slipway.v1.Images/PushIndexes"
 )
 
 // ImagesClient is the client API for Images service.
@@ -32,6 +33,9 @@ type ImagesClient interface {
 	// and in the last message what it made. A client that does not read holds it up; one that goes away cancels it, and what
 	// was converted until then is found by the next call, for a day if the daemon died and else until it is collected.
 	Convert(ctx context.Context, in *ConvertRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ConvertResponse], error)
+	// PushIndexes publishes what this host has recorded of an image's layers, so that others need not pull them in full first: as
+	// an artifact beside the image in its registry.
+	PushIndexes(ctx context.Context, in *PushIndexesRequest, opts ...grpc.CallOption) (*PushIndexesResponse, error)
 }
 
 type imagesClient struct {
@@ -61,6 +65,16 @@ func (c *imagesClient) Convert(ctx context.Context, in *ConvertRequest, opts ...
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Images_ConvertClient = grpc.ServerStreamingClient[ConvertResponse]
 
+func (c *imagesClient) PushIndexes(ctx context.Context, in *PushIndexesRequest, opts ...grpc.CallOption) (*PushIndexesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PushIndexesResponse)
+	err := c.cc.Invoke(ctx, Images_PushIndexes_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ImagesServer is the server API for Images service.
 // All implementations must embed UnimplementedImagesServer
 // for forward compatibility.
@@ -71,6 +85,9 @@ type ImagesServer interface {
 	// and in the last message what it made. A client that does not read holds it up; one that goes away cancels it, and what
 	// was converted until then is found by the next call, for a day if the daemon died and else until it is collected.
 	Convert(*ConvertRequest, grpc.ServerStreamingServer[ConvertResponse]) error
+	// PushIndexes publishes what this host has recorded of an image's layers, so that others need not pull them in full first: as
+	// an artifact beside the image in its registry.
+	PushIndexes(context.Context, *PushIndexesRequest) (*PushIndexesResponse, error)
 	mustEmbedUnimplementedImagesServer()
 }
 
@@ -83,6 +100,9 @@ type UnimplementedImagesServer struct{}
 
 func (UnimplementedImagesServer) Convert(*ConvertRequest, grpc.ServerStreamingServer[ConvertResponse]) error {
 	return status.Error(codes.Unimplemented, "method Convert not implemented")
+}
+func (UnimplementedImagesServer) PushIndexes(context.Context, *PushIndexesRequest) (*PushIndexesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PushIndexes not implemented")
 }
 func (UnimplementedImagesServer) mustEmbedUnimplementedImagesServer() {}
 func (UnimplementedImagesServer) testEmbeddedByValue()                {}
@@ -116,13 +136,36 @@ func _Images_Convert_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Images_ConvertServer = grpc.ServerStreamingServer[ConvertResponse]
 
+func _Images_PushIndexes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PushIndexesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ImagesServer).PushIndexes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Images_PushIndexes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ImagesServer).PushIndexes(ctx, req.(*PushIndexesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Images_ServiceDesc is the grpc.ServiceDesc for Images service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var Images_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "slipway.v1.Images",
 	HandlerType: (*ImagesServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "PushIndexes",
+			Handler:    _Images_PushIndexes_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Convert",
