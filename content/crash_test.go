@@ -3,12 +3,9 @@ package content_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -17,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipwayd/slipway/content"
+	"github.com/slipwayd/slipway/testsuite/powercut"
 )
 
 // storyBlobs are the blobs of story by name.
@@ -133,74 +131,23 @@ func finishStory(t *testing.T, s *content.FS, dir string) {
 	}
 }
 
-const (
-	crashStep = "SLIPWAY_TEST_CRASH_STEP"
-	crashDir  = "SLIPWAY_TEST_CRASH_DIR"
-)
-
-// TestCrashChild is the process that TestCrash kills.
-func TestCrashChild(t *testing.T) {
-	at, err := strconv.Atoi(os.Getenv(crashStep))
-	if err != nil {
-		t.Skip("a part of TestCrash")
-	}
-	dir := os.Getenv(crashDir)
-	s := open(t, filepath.Join(dir, "store"))
-	log, err := os.OpenFile(filepath.Join(dir, "told"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	n := 0
-	s.SetStep(func(string) error {
-		if n++; n == at {
-			self, err := os.FindProcess(os.Getpid())
-			if err != nil {
-				return err
-			}
-			if err := self.Kill(); err != nil {
-				return err
-			}
-			select {} // until it is dead
-		}
-		return nil
-	})
-	if err := story(t, s, func(line string) { fmt.Fprintln(log, line) }); err != nil {
-		t.Fatal(err)
-	}
+// theStory is the story with its ends, for powercut.
+var theStory = powercut.Story{
+	Tell: func(t *testing.T, dir string, step func(string) error, tell func(string)) error {
+		s := open(t, dir)
+		s.SetStep(step)
+		return story(t, s, tell)
+	},
+	Look: func(t *testing.T, dir string, told []string, powerLost bool) {
+		s := open(t, dir)
+		checkStory(t, s, told, powerLost)
+		finishStory(t, s, dir)
+	},
+	Steps: 29,
 }
 
-// TestCrash kills a process before each step of the story, and looks at what the next one finds.
-func TestCrash(t *testing.T) {
-	for step := 1; ; step++ {
-		dir := t.TempDir()
-		cmd := exec.Command(os.Args[0], "-test.run=^TestCrashChild$")
-		cmd.Env = append(os.Environ(), crashStep+"="+strconv.Itoa(step), crashDir+"="+dir)
-		out, err := cmd.CombinedOutput()
-		if err == nil {
-			if step < 30 {
-				t.Fatalf("the story has only %d steps: %s", step-1, out)
-			}
-			return // ran to the end
-		}
-		if !strings.Contains(err.Error(), "killed") && !strings.Contains(err.Error(), "exit status 1") {
-			t.Fatalf("step %d: %v\n%s", step, err, out)
-		}
-		if bytes.Contains(out, []byte("FAIL")) {
-			t.Fatalf("step %d: the child failed: %s", step, out)
-		}
-		told, err := os.ReadFile(filepath.Join(dir, "told"))
-		if err != nil && step > 10 {
-			t.Fatal(err)
-		}
-		s := open(t, filepath.Join(dir, "store"))
-		checkStory(t, s, strings.Split(strings.TrimSpace(string(told)), "\n"), false)
-		finishStory(t, s, filepath.Join(dir, "store"))
-		if t.Failed() {
-			t.Fatalf("after a crash before step %d", step)
-		}
-	}
-}
+func TestCrash(t *testing.T)     { theStory.Kill(t) }
+func TestPowerLoss(t *testing.T) { theStory.CutPower(t) }
 
 // TestFailures lets each step of the story fail, and goes on with the same store.
 func TestFailures(t *testing.T) {
