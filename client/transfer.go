@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"maps"
 
 	streamingapi "github.com/containerd/containerd/api/services/streaming/v1"
 	transferapi "github.com/containerd/containerd/api/services/transfer/v1"
@@ -27,6 +28,9 @@ type Progress struct {
 	Digest  string
 }
 
+// LabelLazy on an image, at its pull, or on a namespace says whether layers are used before they are here.
+const LabelLazy = "slipway.io/lazy"
+
 // PullOptions change a pull; the zero value pulls and unpacks for the host's platform.
 type PullOptions struct {
 	Platforms []ocispec.Platform // fetched; the host's when empty
@@ -34,6 +38,7 @@ type PullOptions struct {
 	PlainHTTP bool // the registry speaks no TLS; loopback addresses need not say so
 	HostDir   string
 	Labels    map[string]string
+	Lazy      string // auto, always or never: whether layers are used before they are here; empty for the daemon's default
 	// Credentials answers user and secret for a registry host, empty for none. Without it the daemon uses its own.
 	Credentials func(ctx context.Context, host string) (user, secret string, err error)
 	// Progress is called from one goroutine until Pull returns.
@@ -74,6 +79,13 @@ func (c *Client) pullRequest(ctx context.Context, ref string, o PullOptions) (*t
 		return nil, err
 	}
 	store := &transfertypes.ImageStore{Name: ref, Labels: o.Labels}
+	if o.Lazy != "" {
+		store.Labels = maps.Clone(o.Labels)
+		if store.Labels == nil {
+			store.Labels = map[string]string{}
+		}
+		store.Labels[LabelLazy] = o.Lazy
+	}
 	wanted := o.Platforms
 	if len(wanted) == 0 {
 		wanted = []ocispec.Platform{platforms.DefaultSpec()}

@@ -9,44 +9,91 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipwayd/slipway/image"
-	"github.com/slipwayd/slipway/metadata"
 	"github.com/slipwayd/slipway/storage"
 )
 
-// LazyLayer is a layer of an image that was pulled lazily, or could have been.
-type LazyLayer struct {
-	storage.LazyLayer
-	Snapshotter, Snapshot string
-	Namespace             string
-	Err                   error // why it has not arrived, if that was tried
+// Modes of a layer.
+const (
+	ModeLazy    = "lazy"    // in its registry, and served
+	ModeArrived = "arrived" // was pulled lazily and is here
+	ModeFull    = "full"    // was pulled in full
+	ModeAbsent  = "absent"  // not unpacked
+)
+
+// ImageLayer is how one layer of an image is here.
+type ImageLayer struct {
+	Desc        ocispec.Descriptor
+	Chain       digest.Digest
+	Snapshotter string
+	Mode        string             // one of those above
+	Reason      string             // why it is not lazy
+	Index       string             // kind of its index, if it is or was lazy
+	Lazy        *storage.LazyLayer // how it is read, while it is served
+	Err         error              // why it has not arrived, if that was tried
 }
 
-// LazyLayers lists the layers of a namespace that are served, or still are for containers that began before they arrived.
-func (e *Engine) LazyLayers(ctx context.Context, namespace string) ([]LazyLayer, error) {
-	var out []LazyLayer
-	for name, driver := range e.drivers {
-		lazy, ok := driver.(storage.Lazy)
-		if !ok {
-			continue
-		}
-		layers, err := lazy.Lazies(ctx, true)
+// ImageLayers tells how the layers of an image, for the host's platform, are here, in the default snapshotter. NotFound when there is no such image.
+func (e *Engine) ImageLayers(ctx context.Context, namespace, name string) ([]ImageLayer, error) {
+	img, err := e.GetImage(ctx, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	sc := Scope{Namespace: namespace}
+	_, manifest, err := image.Manifest(ctx, e.Content(sc), img.Target, nil)
+	if err != nil {
+		return nil, err
+	}
+	_, config, err := image.ReadConfig(ctx, e.Content(sc), manifest.Config)
+	if err != nil {
+		return nil, err
+	}
+	s, err := e.Snapshots(sc, e.defaultDriver)
+	if err != nil {
+		return nil, err
+	}
+	served := map[string]*storage.LazyLayer{}
+	if lazy, ok := s.driver.(storage.Lazy); ok {
+		all, err := lazy.Lazies(ctx, true)
 		if err != nil {
 			return nil, err
 		}
-		if len(layers) == 0 {
-			continue
+		for i := range all {
+			served[all[i].ID] = &all[i]
 		}
-		owners, err := view(ctx, e, func(tx *metadata.Tx) (map[string]metadata.Owner, error) { return tx.LayerIDs(name) })
-		if err != nil {
-			return nil, err
-		}
-		for _, l := range layers {
-			if owner, ok := owners[l.ID]; ok && owner.Namespace == namespace {
-				out = append(out, LazyLayer{l, name, owner.Name, owner.Namespace, e.filler.lastError(layerKey{name, l.ID})})
+	}
+	var out []ImageLayer
+	for i, chain := range image.ChainIDs(config.RootFS.DiffIDs) {
+		if i < len(manifest.Layers) {
+			l, err := s.imageLayer(ctx, manifest.Layers[i], chain, served)
+			if err != nil {
+				return nil, err
 			}
+			out = append(out, l)
 		}
 	}
 	return out, nil
+}
+
+func (s *Snapshots) imageLayer(ctx context.Context, desc ocispec.Descriptor, chain digest.Digest, served map[string]*storage.LazyLayer) (ImageLayer, error) {
+	l := ImageLayer{Desc: desc, Chain: chain, Snapshotter: s.name, Mode: ModeAbsent}
+	snapshot, err := s.Stat(ctx, chain.String())
+	if errdefs.IsNotFound(err) {
+		return l, nil
+	}
+	if err != nil {
+		return l, err
+	}
+	l.Index, l.Reason = snapshot.Labels[LabelLazyIndex], snapshot.Labels[LabelLazyReason]
+	l.Lazy, l.Err = served[snapshot.LayerID], s.e.filler.lastError(layerKey{s.name, snapshot.LayerID})
+	switch {
+	case l.Lazy != nil && !l.Lazy.Filled:
+		l.Mode = ModeLazy
+	case l.Index != "":
+		l.Mode = ModeArrived
+	default:
+		l.Mode = ModeFull
+	}
+	return l, nil
 }
 
 // WaitLazy hurries the layers of an image that are on their way, and waits for them. NotFound when there is no such image.

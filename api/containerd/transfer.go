@@ -103,6 +103,7 @@ func (s *transferServer) pull(ctx context.Context, sc engine.Scope, src *transfe
 		Platforms:    types.OCIPlatformFromProto(dst.Platforms),
 		AllPlatforms: len(dst.Platforms) == 0,
 		Unpacks:      unpacks(dst),
+		Lazy:         dst.Labels[engine.LabelLazy],
 		Records: func(r image.Result) ([]metadata.Image, error) {
 			return storedNames(dst, r.Target), nil
 		},

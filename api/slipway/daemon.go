@@ -28,6 +28,7 @@ type Host struct {
 func Register(s grpc.ServiceRegistrar, eng *engine.Engine, h Host) {
 	slipwayv1.RegisterDaemonServer(s, &daemon{engine: eng, host: h})
 	slipwayv1.RegisterImagesServer(s, &images{engine: eng})
+	slipwayv1.RegisterLazyServer(s, &lazy{engine: eng})
 	slipwayv1.RegisterContainersServer(s, &containers{engine: eng})
 }
 

@@ -18,11 +18,11 @@ import (
 
 func (a *app) pullCmd() *cobra.Command {
 	var quiet, plain, noUnpack bool
-	var platform, user string
+	var platform, user, lazy string
 	cmd := &cobra.Command{
 		Use: "pull IMAGE", Short: "Fetch an image from its registry", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o := client.PullOptions{PlainHTTP: plain, NoUnpack: noUnpack}
+			o := client.PullOptions{PlainHTTP: plain, NoUnpack: noUnpack, Lazy: lazy}
 			if platform != "" {
 				p, err := platforms.Parse(platform)
 				if err != nil {
@@ -47,6 +47,7 @@ func (a *app) pullCmd() *cobra.Command {
 	f.BoolVar(&plain, "plain-http", false, "the registry speaks no TLS (loopback addresses need not say so)")
 	f.BoolVar(&noUnpack, "no-unpack", false, "fetch only, do not make root file systems")
 	f.StringVar(&platform, "platform", "", "os/arch[/variant] instead of this host's")
+	f.StringVar(&lazy, "lazy", "", "auto, always or never: use layers before they are here; else the daemon's configuration says")
 	f.StringVarP(&user, "user", "u", "", "USER:PASSWORD for the registry; else the daemon's docker config is used")
 	return cmd
 }

@@ -25,7 +25,7 @@ import (
 type runFlags struct {
 	interactive, tty, detach, rm, readOnly bool
 
-	name, user, workdir, memory, network, entrypoint, hostname, pull, runtime string
+	name, user, workdir, memory, network, entrypoint, hostname, pull, lazy, runtime string
 	env, envFiles, volumes, labels                                            []string
 	cpus                                                                      float64
 }
@@ -61,6 +61,7 @@ func (a *app) runCmd() *cobra.Command {
 	f.StringVar(&r.hostname, "hostname", "", "host name inside, the id if empty")
 	f.BoolVar(&r.readOnly, "read-only", false, "make the root file system read-only")
 	f.StringVar(&r.pull, "pull", "missing", "when to pull: always, missing or never")
+	f.StringVar(&r.lazy, "lazy", "", "a pull uses layers before they are here: auto, always or never; else the daemon's configuration says")
 	f.StringVar(&r.runtime, "runtime", client.DefaultRuntime, "runtime name")
 	return cmd
 }
@@ -78,7 +79,7 @@ func (a *app) run(ctx context.Context, c *client.Client, r runFlags, hasEntrypoi
 		_, _ = c.Snapshotter(ctx)
 	}()
 	defer func() { <-learned }()
-	img, err := a.imageForRun(ctx, c, args[0], r.pull)
+	img, err := a.imageForRun(ctx, c, args[0], r.pull, r.lazy)
 	if err != nil {
 		return err
 	}
@@ -147,7 +148,7 @@ func (a *app) startContainer(ctx context.Context, c *client.Client, ct *client.C
 	return nil
 }
 
-func (a *app) imageForRun(ctx context.Context, c *client.Client, ref, policy string) (client.Image, error) {
+func (a *app) imageForRun(ctx context.Context, c *client.Client, ref, policy, lazy string) (client.Image, error) {
 	switch policy {
 	case "always", "missing", "never":
 	default:
@@ -162,7 +163,7 @@ func (a *app) imageForRun(ctx context.Context, c *client.Client, ref, policy str
 			return img, err
 		}
 	}
-	return a.pull(ctx, c, ref, false, client.PullOptions{})
+	return a.pull(ctx, c, ref, false, client.PullOptions{Lazy: lazy})
 }
 
 // specOpts turns flags into options of the document.
