@@ -209,6 +209,9 @@ func (b *builtin) close() {
 	b.cur.client.Close()
 }
 
+// Binary is the path of slipway-shim. NotFound when it is nowhere.
+func (m *Manager) Binary() (string, error) { return m.binary() }
+
 // binary finds slipway-shim.
 func (m *Manager) binary() (string, error) {
 	if m.conf.Binary != "" {

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"io/fs"
 	"slices"
 	"strconv"
 
@@ -11,9 +10,9 @@ import (
 )
 
 // PodUser answers the ids of a container's process: who it says, or the image's user, with the groups that the image's files give that
-// user, unless only those that the container names are wanted. root is the image's root file system. The process's group is
+// user, unless only those that the container names are wanted. The process's group is
 // among the additional ones, as in a login.
-func PodUser(root fs.FS, sec ContainerSecurity, image string) (specs.User, error) {
+func PodUser(a Accounts, sec ContainerSecurity, image string) (specs.User, error) {
 	who := image
 	switch {
 	case sec.User != nil:
@@ -29,7 +28,7 @@ func PodUser(root fs.FS, sec ContainerSecurity, image string) (specs.User, error
 	if sec.Group != nil {
 		who += ":" + strconv.FormatInt(*sec.Group, 10)
 	}
-	u, err := resolveAccount(root, who)
+	u, err := a.resolve(who)
 	if err != nil {
 		return u, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}

@@ -42,20 +42,28 @@ func ResolveUser(root fs.FS, spec string) (specs.User, error) {
 	if spec == "" || spec == "root" || spec == "0" {
 		return specs.User{}, nil // also where the image has no passwd file
 	}
-	return resolveAccount(root, spec)
+	a, err := ReadAccounts(root)
+	if err != nil {
+		return specs.User{}, err
+	}
+	return a.resolve(spec)
 }
 
-// resolveAccount is ResolveUser for a spec that is not empty, with the groups of root too.
-func resolveAccount(root fs.FS, spec string) (specs.User, error) {
-	passwd, err := readAccounts(root, "etc/passwd")
-	if err != nil {
-		return specs.User{}, err
+// Accounts are the passwd and group files of an image; empty where it has none.
+type Accounts struct{ Passwd, Group []byte }
+
+// ReadAccounts reads them from an image's root file system; nil is one without.
+func ReadAccounts(root fs.FS) (a Accounts, err error) {
+	if a.Passwd, err = readAccounts(root, "etc/passwd"); err != nil {
+		return a, err
 	}
-	group, err := readAccounts(root, "etc/group")
-	if err != nil {
-		return specs.User{}, err
-	}
-	u, err := user.GetExecUser(spec, nil, passwd, group)
+	a.Group, err = readAccounts(root, "etc/group")
+	return a, err
+}
+
+// resolve is ResolveUser for a spec that is not empty, with the groups of root too.
+func (a Accounts) resolve(spec string) (specs.User, error) {
+	u, err := user.GetExecUser(spec, nil, bytes.NewReader(a.Passwd), bytes.NewReader(a.Group))
 	if err != nil {
 		return specs.User{}, fmt.Errorf("cannot find user %q in the image's etc/passwd and etc/group: %w", spec, err)
 	}
@@ -68,13 +76,13 @@ func resolveAccount(root fs.FS, spec string) (specs.User, error) {
 	return out, nil
 }
 
-func readAccounts(root fs.FS, name string) (io.Reader, error) {
+func readAccounts(root fs.FS, name string) ([]byte, error) {
 	if root == nil {
-		return strings.NewReader(""), nil
+		return nil, nil
 	}
 	f, err := root.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return strings.NewReader(""), nil
+		return nil, nil
 	} else if err != nil {
 		return nil, fmt.Errorf("cannot read the image's %s: %w", name, err)
 	}
@@ -83,5 +91,5 @@ func readAccounts(root fs.FS, name string) (io.Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the image's %s: %w", name, err)
 	}
-	return bytes.NewReader(b), nil
+	return b, nil
 }

@@ -28,6 +28,7 @@ type config struct {
 	Registry registryConfig `toml:"registry"`
 	Lazy     lazyConfig     `toml:"lazy"`
 	GC       gcConfig       `toml:"gc"`
+	CRI      criConfig      `toml:"cri"`
 }
 
 type logConfig struct {
@@ -115,7 +116,8 @@ func defaultConfig() config {
 		Registry: registryConfig{ConfigPath: defaultRegistryConfig},
 		Lazy: lazyConfig{Mode: "auto", Deadline: duration{5 * time.Minute}, Background: true, Delay: duration{10 * time.Second},
 			Passthrough: true, TrustKeys: []string{}},
-		GC: gcConfig{Delay: duration{time.Second}, Interval: duration{time.Hour}},
+		GC:  gcConfig{Delay: duration{time.Second}, Interval: duration{time.Hour}},
+		CRI: defaultCRI(),
 	}
 }
 
@@ -183,7 +185,7 @@ trust_registry = false
 delay = "1s"
 # How often expired leases and ingests are looked for when nothing is deleted.
 interval = "1h"
-`, defaultRoot, defaultState, defaultAddress, defaultRegistryConfig)
+`, defaultRoot, defaultState, defaultAddress, defaultRegistryConfig) + defaultCRIText
 }
 
 // loadConfig reads path over the defaults. A file that is not there is an error only when mustExist, that is when the user
@@ -258,5 +260,5 @@ func (c config) check() error {
 			return fmt.Errorf("%s must be one of %s, not %q", choice.key, strings.Join(choice.allowed, ", "), choice.value)
 		}
 	}
-	return nil
+	return c.CRI.check()
 }

@@ -56,6 +56,11 @@ func run(ctx context.Context, c config, reload func() (config, error)) (err erro
 	if err := d.engine.Start(ctx); err != nil {
 		return fmt.Errorf("cannot start: %w", err)
 	}
+	if d.pods != nil {
+		if err := d.pods.Restore(ctx); err != nil {
+			return fmt.Errorf("cannot start: %w", err)
+		}
+	}
 	d.grpc.Ready()
 	log.Info("ready", "address", c.Address, "root", c.Root, "state", c.State, "version", version, "took", time.Since(began).Round(time.Millisecond))
 	notify(log, "READY=1")

@@ -6,12 +6,15 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/slipwayd/slipway/api/containerd"
+	"github.com/slipwayd/slipway/api/cri"
 	"github.com/slipwayd/slipway/api/slipway"
 	"github.com/slipwayd/slipway/content"
 	"github.com/slipwayd/slipway/engine"
+	"github.com/slipwayd/slipway/engine/pods"
 	"github.com/slipwayd/slipway/image/registry"
 	"github.com/slipwayd/slipway/metadata"
 	"github.com/slipwayd/slipway/shim"
@@ -21,6 +24,7 @@ import (
 // daemon is all that was wired.
 type daemon struct {
 	engine *engine.Engine
+	pods   *pods.Manager // nil without CRI
 	grpc   *containerd.Server
 	ttrpc  *containerd.TTRPCServer
 	system func() // ends what belongs to the operating system
@@ -30,6 +34,9 @@ type daemon struct {
 func (d *daemon) close() error {
 	err := d.ttrpc.Close()
 	gracefulStop(d.grpc)
+	if d.pods != nil {
+		err = errors.Join(err, d.pods.Close())
+	}
 	err = errors.Join(err, d.engine.Close())
 	d.system()
 	return err
@@ -134,6 +141,16 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 	host := describeHost()
 	host.Version, host.UUID, host.Notes = version, uuid, layers.notes
 	slipway.Register(d.grpc, eng, host)
+	if c.CRI.Enabled && runtime.GOOS == "linux" {
+		holder, err := tasks.Binary()
+		if err != nil {
+			log.Warn("pods cannot share PID namespaces", "err", err)
+		}
+		if d.pods, err = wirePods(c, eng, holder, log); err != nil {
+			return nil, err
+		}
+		cri.Register(d.grpc, d.pods, cri.Options{Version: version})
+	}
 	return d, nil
 }
 

@@ -1,0 +1,165 @@
+package cri
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/slipwayd/slipway/engine/pods"
+)
+
+func (s *runtimeService) CreateContainer(ctx context.Context, r *runtime.CreateContainerRequest) (*runtime.CreateContainerResponse, error) {
+	c, err := containerFromWire(r.Config)
+	if err != nil {
+		return nil, err
+	}
+	id, err := s.pods.Create(ctx, r.PodSandboxId, c)
+	if err != nil {
+		return nil, err
+	}
+	return &runtime.CreateContainerResponse{ContainerId: id}, nil
+}
+
+func (s *runtimeService) StartContainer(ctx context.Context, r *runtime.StartContainerRequest) (*runtime.StartContainerResponse, error) {
+	return &runtime.StartContainerResponse{}, s.pods.Start(ctx, r.ContainerId)
+}
+
+func (s *runtimeService) StopContainer(ctx context.Context, r *runtime.StopContainerRequest) (*runtime.StopContainerResponse, error) {
+	return &runtime.StopContainerResponse{}, s.pods.Stop(ctx, r.ContainerId, seconds(r.Timeout))
+}
+
+func (s *runtimeService) RemoveContainer(ctx context.Context, r *runtime.RemoveContainerRequest) (*runtime.RemoveContainerResponse, error) {
+	return &runtime.RemoveContainerResponse{}, s.pods.Remove(ctx, r.ContainerId)
+}
+
+func (s *runtimeService) ListContainers(_ context.Context, r *runtime.ListContainersRequest) (*runtime.ListContainersResponse, error) {
+	return &runtime.ListContainersResponse{Containers: s.listContainers(r.Filter)}, nil
+}
+
+func (s *runtimeService) StreamContainers(r *runtime.StreamContainersRequest, stream grpc.ServerStreamingServer[runtime.StreamContainersResponse]) error {
+	return chunks(s.listContainers(r.Filter), func(part []*runtime.Container) error {
+		return stream.Send(&runtime.StreamContainersResponse{Containers: part})
+	})
+}
+
+func (s *runtimeService) listContainers(f *runtime.ContainerFilter) []*runtime.Container {
+	filter := pods.Filter{ID: f.GetId(), PodID: f.GetPodSandboxId(), Labels: f.GetLabelSelector()}
+	if f.GetState() != nil {
+		state := pods.State(f.State.State)
+		filter.State = &state
+	}
+	found := s.pods.Containers(filter)
+	list := make([]*runtime.Container, 0, len(found))
+	for _, c := range found {
+		list = append(list, &runtime.Container{
+			Id: c.ID, PodSandboxId: c.PodID, Metadata: containerMetadata(c), Image: imageSpec(c), ImageRef: c.ImageID, ImageId: c.ImageID,
+			State: runtime.ContainerState(c.State), CreatedAt: c.Created.UnixNano(), Labels: c.Spec.Labels, Annotations: c.Spec.Annotations,
+		})
+	}
+	return list
+}
+
+func (s *runtimeService) ContainerStatus(ctx context.Context, r *runtime.ContainerStatusRequest) (*runtime.ContainerStatusResponse, error) {
+	c, err := s.pods.Container(r.ContainerId)
+	if err != nil {
+		return nil, err
+	}
+	resp := &runtime.ContainerStatusResponse{Status: containerStatus(c)}
+	if r.Verbose {
+		document, err := s.pods.Document(ctx, c.ID)
+		if err != nil {
+			return nil, err
+		}
+		resp.Info, err = info(map[string]any{"pid": c.Pid, "sandboxID": c.PodID, "config": c.Spec, "runtimeSpec": document})
+		return resp, err
+	}
+	return resp, nil
+}
+
+func (s *runtimeService) UpdateContainerResources(ctx context.Context, r *runtime.UpdateContainerResourcesRequest) (*runtime.UpdateContainerResourcesResponse, error) {
+	return &runtime.UpdateContainerResourcesResponse{}, s.pods.Update(ctx, r.ContainerId, resourcesFromWire(r.Linux))
+}
+
+func (s *runtimeService) ReopenContainerLog(ctx context.Context, r *runtime.ReopenContainerLogRequest) (*runtime.ReopenContainerLogResponse, error) {
+	return &runtime.ReopenContainerLogResponse{}, s.pods.ReopenLog(ctx, r.ContainerId)
+}
+
+func (s *runtimeService) ExecSync(ctx context.Context, r *runtime.ExecSyncRequest) (*runtime.ExecSyncResponse, error) {
+	out, err := s.pods.ExecSync(ctx, r.ContainerId, r.Cmd, seconds(r.Timeout))
+	if err != nil {
+		return nil, err
+	}
+	return &runtime.ExecSyncResponse{Stdout: out.Stdout, Stderr: out.Stderr, ExitCode: out.ExitCode}, nil
+}
+
+// CheckpointContainer and its kin need CRIU, which the built-in executor does not drive.
+func (s *runtimeService) CheckpointContainer(_ context.Context, r *runtime.CheckpointContainerRequest) (*runtime.CheckpointContainerResponse, error) {
+	if _, err := s.pods.Container(r.ContainerId); err != nil {
+		return nil, err
+	}
+	return nil, errNoCheckpoint("container " + r.ContainerId)
+}
+
+func (s *runtimeService) CheckpointPod(_ context.Context, r *runtime.CheckpointPodRequest) (*runtime.CheckpointPodResponse, error) {
+	if _, err := s.pods.Pod(r.PodSandboxId); err != nil {
+		return nil, err
+	}
+	return nil, errNoCheckpoint("pod " + r.PodSandboxId)
+}
+
+func (s *runtimeService) RestorePod(_ context.Context, r *runtime.RestorePodRequest) (*runtime.RestorePodResponse, error) {
+	return nil, errNoCheckpoint("the pod of checkpoint " + r.CheckpointPath)
+}
+
+func errNoCheckpoint(what string) error {
+	return fmt.Errorf("cannot checkpoint or restore %s: the built-in executor does not use CRIU: %w", what, errdefs.ErrFailedPrecondition)
+}
+
+// seconds bounds what a client may ask for to what a time.Duration holds.
+func seconds(n int64) time.Duration {
+	const most = int64(365 * 24 * time.Hour / time.Second)
+	return time.Duration(min(max(n, 0), most)) * time.Second
+}
+
+func containerMetadata(c pods.Container) *runtime.ContainerMetadata {
+	return &runtime.ContainerMetadata{Name: c.Spec.Name, Attempt: c.Spec.Attempt}
+}
+
+func imageSpec(c pods.Container) *runtime.ImageSpec {
+	i := c.Spec.Image
+	return &runtime.ImageSpec{Image: i.Ref, UserSpecifiedImage: i.UserRef, RuntimeHandler: i.Handler, Annotations: i.Annotations}
+}
+
+func containerStatus(c pods.Container) *runtime.ContainerStatus {
+	st := &runtime.ContainerStatus{
+		Id: c.ID, Metadata: containerMetadata(c), State: runtime.ContainerState(c.State), CreatedAt: c.Created.UnixNano(),
+		StartedAt: nano(c.Started), FinishedAt: nano(c.Finished), ExitCode: c.ExitCode,
+		Image: imageSpec(c), ImageRef: c.ImageRef, ImageId: c.ImageID, Reason: c.Reason, Message: c.Message,
+		Labels: c.Spec.Labels, Annotations: c.Spec.Annotations, LogPath: c.LogPath,
+		Resources: &runtime.ContainerResources{Linux: resourcesToWire(c.Resources)},
+		User:      &runtime.ContainerUser{Linux: &runtime.LinuxContainerUser{Uid: int64(c.UID), Gid: int64(c.GID)}},
+	}
+	st.Image.Image = c.Image
+	for _, g := range c.Groups {
+		st.User.Linux.SupplementalGroups = append(st.User.Linux.SupplementalGroups, int64(g))
+	}
+	if n, ok := runtime.Signal_value[signalToWire(c.StopSignal)]; ok {
+		st.StopSignal = runtime.Signal(n)
+	}
+	for _, m := range c.Spec.Mounts {
+		st.Mounts = append(st.Mounts, mountToWire(m))
+	}
+	return st
+}
+
+// nano is 0 for what has not happened.
+func nano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}

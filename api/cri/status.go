@@ -1,0 +1,48 @@
+package cri
+
+import (
+	"context"
+
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Status tells kubelet whether pods can run. The conditions' names are CRI's.
+func (s *runtimeService) Status(ctx context.Context, r *runtime.StatusRequest) (*runtime.StatusResponse, error) {
+	network := &runtime.RuntimeCondition{Type: runtime.NetworkReady, Status: true}
+	if err := s.pods.NetworkStatus(ctx); err != nil {
+		network.Status, network.Reason, network.Message = false, "NetworkPluginNotReady", err.Error()
+	}
+	host := s.pods.Host()
+	conf := s.pods.Config()
+	resp := &runtime.StatusResponse{
+		Status: &runtime.RuntimeStatus{Conditions: []*runtime.RuntimeCondition{{Type: runtime.RuntimeReady, Status: true}, network}},
+		Features: &runtime.RuntimeFeatures{
+			SupplementalGroupsPolicy: true, UserNamespacesHostNetwork: true, MountOptions: true,
+		},
+	}
+	features := &runtime.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true, UserNamespaces: true}
+	resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtime.RuntimeHandler{Features: features}) // the default one has no name
+	for name := range conf.Runtimes {
+		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtime.RuntimeHandler{Name: name, Features: features})
+	}
+	if r.Verbose {
+		var err error
+		resp.Info, err = info(map[string]any{"host": host, "runtimes": conf.Runtimes, "defaultRuntime": conf.DefaultRuntime, "pause": conf.Pause})
+		return resp, err
+	}
+	return resp, nil
+}
+
+// RuntimeConfig tells kubelet how cgroups are made, which its own must match.
+func (s *runtimeService) RuntimeConfig(context.Context, *runtime.RuntimeConfigRequest) (*runtime.RuntimeConfigResponse, error) {
+	driver := runtime.CgroupDriver_CGROUPFS
+	if s.pods.Config().SystemdCgroup {
+		driver = runtime.CgroupDriver_SYSTEMD
+	}
+	return &runtime.RuntimeConfigResponse{Linux: &runtime.LinuxRuntimeConfiguration{CgroupDriver: driver}}, nil
+}
+
+// UpdateRuntimeConfig is told the node's range of addresses, which is in the network's configuration already.
+func (s *runtimeService) UpdateRuntimeConfig(context.Context, *runtime.UpdateRuntimeConfigRequest) (*runtime.UpdateRuntimeConfigResponse, error) {
+	return &runtime.UpdateRuntimeConfigResponse{}, nil
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/slipwayd/slipway/engine"
+	"github.com/slipwayd/slipway/engine/pods"
+)
+
+// criConfig is the part of the configuration that kubelet's side of the daemon needs.
+type criConfig struct {
+	Enabled        bool                     `toml:"enabled"`
+	DefaultRuntime string                   `toml:"default_runtime"`
+	Pause          bool                     `toml:"pause"`
+	PauseImage     string                   `toml:"pause_image"`
+	SystemdCgroup  bool                     `toml:"systemd_cgroup"`
+	SELinux        bool                     `toml:"selinux"`
+	Runtimes       map[string]runtimeConfig `toml:"runtimes"`
+}
+
+type runtimeConfig struct {
+	Type                 string   `toml:"type"`
+	Snapshotter          string   `toml:"snapshotter"`
+	Pause                bool     `toml:"pause"`
+	PodAnnotations       []string `toml:"pod_annotations"`
+	ContainerAnnotations []string `toml:"container_annotations"`
+	NoHostDevices        bool     `toml:"privileged_without_host_devices"`
+	NetworkConfigDir     string   `toml:"cni_conf_dir"`
+}
+
+// defaultClass is the runtime class that pods get which ask for none, unless configured otherwise.
+const (
+	defaultClass   = "slipway"
+	builtinRuntime = "io.containerd.slipway.v1"
+)
+
+func defaultCRI() criConfig {
+	return criConfig{Enabled: true, DefaultRuntime: defaultClass, PauseImage: "registry.k8s.io/pause:3.10.1"}
+}
+
+const defaultCRIText = `
+[cri]
+# Serve Kubernetes' CRI on the same socket.
+enabled = true
+# The runtime class of pods that ask for none. "slipway" is the built-in executor; others are in tables:
+# [cri.runtimes.kata]
+# type = "io.containerd.kata.v2"      # as in [shim.runtimes], or the name of a shim binary
+# snapshotter = "overlayfs"           # empty: the default
+# pause = true                        # a process of pause_image for each pod, which such runtimes need
+# pod_annotations = ["io.katacontainers.*"]   # passed on to the runtime
+# container_annotations = []
+# privileged_without_host_devices = false
+# cni_conf_dir = ""                   # of its own, instead of [cri]'s
+default_runtime = "slipway"
+# Hold every pod with a process of pause_image. Without, namespaces are pinned by files and need no process and no image.
+pause = false
+pause_image = "registry.k8s.io/pause:3.10.1"
+# Cgroups are systemd's: kubelet must have cgroupDriver: systemd then.
+systemd_cgroup = false
+# Label processes and files as pods ask; without, SELinux options of pods are ignored.
+selinux = false
+`
+
+// check refuses what could not work, before anything runs.
+func (c criConfig) check() error {
+	for name, r := range c.Runtimes {
+		if r.Type == "" {
+			return fmt.Errorf("cri.runtimes.%s needs a type, such as %q", name, builtinRuntime)
+		}
+	}
+	if _, ok := c.Runtimes[c.DefaultRuntime]; !ok && c.DefaultRuntime != defaultClass {
+		return fmt.Errorf("cri.default_runtime %q is not among cri.runtimes", c.DefaultRuntime)
+	}
+	return nil
+}
+
+// wirePods makes the pods over an engine.
+func wirePods(c config, eng *engine.Engine, holder string, log *slog.Logger) (*pods.Manager, error) {
+	runtimes := map[string]pods.Runtime{defaultClass: {Name: builtinRuntime}}
+	for name, r := range c.CRI.Runtimes {
+		runtimes[name] = pods.Runtime{
+			Name: r.Type, Snapshotter: r.Snapshotter, Pause: r.Pause, PodAnnotations: r.PodAnnotations,
+			ContainerAnnotations: r.ContainerAnnotations, PrivilegedWithoutHostDevices: r.NoHostDevices, NetworkConfigDir: r.NetworkConfigDir,
+		}
+	}
+	return pods.New(eng, pods.Config{
+		State: filepath.Clean(c.State), DefaultRuntime: c.CRI.DefaultRuntime, Runtimes: runtimes, Pause: c.CRI.Pause, PauseImage: c.CRI.PauseImage,
+		Holder: holder, SystemdCgroup: c.CRI.SystemdCgroup, SELinux: c.CRI.SELinux, Log: log,
+	})
+}

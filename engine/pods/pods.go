@@ -1,0 +1,193 @@
+// Package pods holds the verbs of Kubernetes' pods and their containers: run, create, start, exec, stop, remove. They are built from the
+// engine's verbs of containers and tasks, so that whatever is run here is seen through containerd's API too.
+//
+// It owns the records of pods (metadata.Sandbox) and of what CRI knows of a container, a table of both in memory which lists are
+// answered from, and the directories STATE/pods/ID with what a pod has on the host (package internal/sandbox). It imports no gRPC, no protobuf, no
+// driver; package api/cri translates to it.
+//
+// A pod has no process of its own: its namespaces are pinned by bind mounts, which outlive daemon and shims. Only where a
+// PID namespace is shared, or the configuration asks for it, a small init holds the pod.
+//
+// What a crash leaves is put right by Restore: a directory without a record belonged to a pod whose making was cut off, and goes with
+// its namespaces, addresses and processes; a container without a pod goes too; what ended meanwhile is recorded with its status.
+package pods
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/slipwayd/slipway/engine"
+	"github.com/slipwayd/slipway/internal/opaque"
+	"github.com/slipwayd/slipway/spec"
+)
+
+// Namespace is where containers of pods are in containerd's API, as its own CRI has it.
+const Namespace = "k8s.io"
+
+var scope = engine.Scope{Namespace: Namespace}
+
+// Config is what a Manager needs to know.
+type Config struct {
+	State          string // the daemon's, below /run
+	DefaultRuntime string // of Runtimes
+	Runtimes       map[string]Runtime
+	Pause          bool   // a process of PauseImage holds each pod
+	PauseImage     string // unpacked when Pause is set
+	Holder         string // slipway-shim: "pause" as its argument makes it an init that does nothing
+	SystemdCgroup  bool
+	SELinux        bool // labels are honoured; without, they are ignored
+	Network        Network
+	Log            *slog.Logger
+}
+
+// Runtime is one runtime class.
+type Runtime struct {
+	Name                          string // such as io.containerd.slipway.v1
+	Options                       *opaque.Any
+	Snapshotter                   string // "" for the engine's default
+	Pause                         bool   // it wants a process for each pod, as runtimes of virtual machines do
+	PodAnnotations                []string
+	ContainerAnnotations          []string
+	PrivilegedWithoutHostDevices  bool
+	NetworkConfigDir              string
+	ReadonlyRecursive, UserMapped bool // what it can do, for clients that ask
+}
+
+// Network gives pods their addresses; package network in the daemon. Detach is idempotent, and works for what Attach had only begun.
+type Network interface {
+	Attach(ctx context.Context, p NetworkPod) (Attachment, error)
+	Detach(ctx context.Context, p NetworkPod) error
+	// Status is nil when pods can be attached.
+	Status(ctx context.Context) error
+}
+
+// NetworkPod is a pod as its network sees it.
+type NetworkPod struct {
+	ID        string
+	Spec      *spec.Pod
+	Namespace string // path of its network namespace; it may be gone for Detach
+	ConfigDir string // of its runtime class, "" for the default
+}
+
+// Attachment is what a pod got.
+type Attachment struct {
+	IPs    []string // the primary one first
+	Result []byte   // JSON of the network's own, kept with the pod
+}
+
+// Manager is the pods of one daemon. Exported methods are safe for concurrent use.
+type Manager struct {
+	e    *engine.Engine
+	conf Config
+	host spec.Host
+
+	makings  makings
+	images   imageCache
+	watchers watchers // event.go
+	pulling  pulls    // images.go
+
+	mu         sync.Mutex
+	pods       map[string]*pod
+	containers map[string]*container
+	names      map[string]string // of pods and containers → id
+
+	life context.Context // of background work; verbs that outlive their callers use it too
+	stop context.CancelFunc
+	wait sync.WaitGroup
+}
+
+// New makes a manager over an engine that has not started; Restore follows the engine's.
+func New(e *engine.Engine, c Config) (*Manager, error) {
+	if _, ok := c.Runtimes[c.DefaultRuntime]; !ok {
+		return nil, fmt.Errorf("default runtime class %q is not among the runtimes: %w", c.DefaultRuntime, errdefs.ErrInvalidArgument)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	host, err := spec.ThisHost()
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{
+		e: e, conf: c, host: host,
+		pods: map[string]*pod{}, containers: map[string]*container{}, names: map[string]string{},
+	}
+	m.life, m.stop = context.WithCancel(context.Background())
+	if err := os.MkdirAll(m.dir(""), 0o711); err != nil {
+		return nil, fmt.Errorf("cannot make the directory of pods: %w", err)
+	}
+	e.WatchTasks(Namespace, m.taskEvent)
+	return m, nil
+}
+
+// Close waits for what is under way. Pods go on running.
+func (m *Manager) Close() error {
+	m.stop()
+	m.wait.Wait()
+	return nil
+}
+
+// Host is what pods can be given here.
+func (m *Manager) Host() spec.Host { return m.host }
+
+// Config is what the manager was made with.
+func (m *Manager) Config() Config { return m.conf }
+
+// NetworkStatus is nil when pods can have a network of their own.
+func (m *Manager) NetworkStatus(ctx context.Context) error {
+	if m.conf.Network == nil {
+		return errNoNetwork()
+	}
+	return m.conf.Network.Status(ctx)
+}
+
+func errNoNetwork() error {
+	return fmt.Errorf("there is no network for pods: configure CNI, or give them the host's: %w", errdefs.ErrFailedPrecondition)
+}
+
+// dir is where a pod's things are.
+func (m *Manager) dir(id string) string { return filepath.Join(m.conf.State, "pods", id) }
+
+// newID is as long as those of containerd and docker: tools that read cgroups know containers by it.
+func newID() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// background runs fn until Close has it end.
+func (m *Manager) background(fn func(ctx context.Context)) {
+	m.wait.Go(func() { fn(m.life) })
+}
+
+// runtime is the class a pod asks for.
+func (m *Manager) runtime(handler string) (Runtime, error) {
+	if handler == "" {
+		handler = m.conf.DefaultRuntime
+	}
+	r, ok := m.conf.Runtimes[handler]
+	if !ok {
+		return r, fmt.Errorf("runtime class %.100q is not configured: add [cri.runtimes.%[1]s] to the daemon's configuration: %w", handler, errdefs.ErrNotFound)
+	}
+	if r.Snapshotter == "" {
+		r.Snapshotter = m.e.DefaultDriver()
+	}
+	return r, nil
+}
+
+// undoTimeout is how long cleaning up after something that failed may take.
+const undoTimeout = time.Minute
+
+// undoing is a context for that: what ended ctx must not keep what was made.
+func undoing(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+}

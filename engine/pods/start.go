@@ -1,0 +1,251 @@
+package pods
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/slipwayd/slipway/engine"
+	"github.com/slipwayd/slipway/internal/sandbox"
+	"github.com/slipwayd/slipway/shim"
+)
+
+// Reasons that a container's status gives, as kubelet and its users know them from other runtimes.
+const (
+	reasonCompleted = "Completed"
+	reasonError     = "Error"
+	reasonOOM       = "OOMKilled"
+	reasonStart     = "StartError"
+	reasonUnknown   = "Unknown"
+)
+
+// exitNotStarted is the exit code of what never ran; exitUnknown of what nobody saw ending.
+const (
+	exitNotStarted = 128
+	exitUnknown    = 255
+)
+
+// Start runs a container that was created. A call whose caller gives up goes on, and a repeated one joins it. When it fails, the
+// container has exited with reason StartError.
+func (m *Manager) Start(ctx context.Context, id string) error {
+	c, err := m.container(id)
+	if err != nil {
+		return err
+	}
+	what := fmt.Sprintf("start container %s of pod %s/%s", c.record.Spec.Name, c.pod.record.Spec.Namespace, c.pod.record.Spec.Name)
+	_, err = m.once(ctx, "start/"+c.id, what, "", func(ctx context.Context, k *making) (string, error) {
+		k.at("waiting for its turn")
+		c.life.Lock()
+		defer c.life.Unlock()
+		_, release, err := m.hold(c.pod.id)
+		if err != nil {
+			return "", err
+		}
+		defer release()
+		if st := m.state(c); st != Created {
+			return "", fmt.Errorf("it was started before: %w", errdefs.ErrFailedPrecondition)
+		}
+		return "", m.start(ctx, c, k)
+	})
+	return err
+}
+
+// start needs c.life.
+func (m *Manager) start(ctx context.Context, c *container, k *making) error {
+	pid, err := m.launch(ctx, c, k)
+	if err != nil {
+		ctx, cancel := undoing(ctx)
+		defer cancel()
+		if derr := m.deleteTask(ctx, c.id); derr != nil {
+			m.conf.Log.Warn("cannot remove what is left of a container that did not start", "container", c.id, "err", derr)
+		}
+		at := now()
+		m.finish(ctx, c, containerStatus{Started: at, Finished: at, ExitCode: exitNotStarted, Reason: reasonStart, Message: err.Error()})
+		return err
+	}
+	m.mu.Lock()
+	c.state, c.pid = Running, pid
+	c.record.Status.Started = now()
+	m.mu.Unlock()
+	m.notify(c, ContainerStarted)
+	m.background(func(ctx context.Context) { // kubelet need not wait for a disk: that it runs is the shim's to know
+		if err := m.save(context.WithoutCancel(ctx), c); err != nil && !errdefs.IsNotFound(err) {
+			m.conf.Log.Warn("cannot record when a container started", "container", c.id, "err", err)
+		}
+	})
+	return nil
+}
+
+func (m *Manager) launch(ctx context.Context, c *container, k *making) (uint32, error) {
+	k.at("opening its streams")
+	streams, err := m.streams(c)
+	if err != nil {
+		return 0, err
+	}
+	k.at("setting up its processes")
+	if _, err := m.e.CreateTask(ctx, scope, engine.TaskOptions{ContainerID: c.id, Streams: streams}); err != nil {
+		return 0, err
+	}
+	k.at("executing its command")
+	return m.e.Tasks().Start(ctx, Namespace, c.id, "")
+}
+
+// streams has the shim write the container's log. Where nobody wants one the output is dropped, but clients can still attach to it.
+func (m *Manager) streams(c *container) (shim.Streams, error) {
+	s := shim.Streams{Terminal: c.record.Spec.TTY}
+	path := os.DevNull
+	if c.record.LogPath != "" {
+		path = c.record.LogPath
+	}
+	log := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: "format=cri"}
+	s.Stdout = log.String()
+	if !s.Terminal {
+		s.Stderr = s.Stdout
+	}
+	if c.record.Spec.Stdin {
+		s.Stdin = m.stdin(c)
+		if err := sandbox.Fifo(s.Stdin); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// stdin is the fifo of a container's input.
+func (m *Manager) stdin(c *container) string {
+	return filepath.Join(m.dir(c.pod.id), "stdin-"+c.id)
+}
+
+// deleteTask kills and deletes a task, if there is one.
+func (m *Manager) deleteTask(ctx context.Context, id string) error {
+	tasks := m.e.Tasks()
+	st, err := tasks.State(ctx, Namespace, id, "")
+	if errdefs.IsNotFound(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if st.Status == shim.Running || st.Status == shim.Paused {
+		if err := tasks.Kill(ctx, Namespace, id, "", sigKill, true); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+		if _, err := tasks.Wait(ctx, Namespace, id, ""); err != nil {
+			return err
+		}
+	}
+	if _, err := tasks.Delete(ctx, Namespace, id, ""); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	return nil
+}
+
+// taskEvent learns from the engine of ends, and of kernels that ran out of memory. It waits for nothing.
+func (m *Manager) taskEvent(ev engine.Event) {
+	id := m.e.EventField(ev, "container_id")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, p := m.containers[id], m.pods[id]
+	switch ev.Topic {
+	case "/tasks/oom":
+		if c != nil {
+			c.oom = true
+		}
+	case "/tasks/exit":
+		if process := m.e.EventField(ev, "id"); process != "" && process != id {
+			return
+		}
+		if c != nil {
+			m.background(func(ctx context.Context) { m.ended(context.WithoutCancel(ctx), c) })
+		}
+		if p != nil && p.ready {
+			p.ready = false
+			m.background(func(context.Context) {
+				m.conf.Log.Warn("the process that holds a pod has ended; the pod is not ready any more", "pod", p.id)
+			})
+		}
+	}
+}
+
+// ended records how a container's init ended, and only then lets the shim forget it.
+func (m *Manager) ended(ctx context.Context, c *container) {
+	c.life.Lock()
+	defer c.life.Unlock()
+	if m.state(c) != Running {
+		return
+	}
+	st, err := m.e.Tasks().State(ctx, Namespace, c.id, "")
+	if err == nil && st.Status != shim.Stopped {
+		return
+	}
+	m.mu.Lock()
+	status := c.record.Status
+	oom := c.oom
+	m.mu.Unlock()
+	if err != nil {
+		status.Finished, status.ExitCode, status.Reason = now(), exitUnknown, reasonUnknown
+	} else {
+		status.Finished, status.ExitCode = st.ExitedAt.UTC(), int32(st.ExitStatus)
+		switch {
+		case oom && st.ExitStatus != 0:
+			status.Reason = reasonOOM
+		case st.ExitStatus == 0:
+			status.Reason = reasonCompleted
+		default:
+			status.Reason = reasonError
+		}
+	}
+	m.finish(ctx, c, status)
+	if err := m.deleteTask(ctx, c.id); err != nil {
+		m.conf.Log.Warn("cannot delete the task of a container that has ended; it goes with the container", "container", c.id, "err", err)
+	}
+}
+
+// finish needs c.life.
+func (m *Manager) finish(ctx context.Context, c *container, status containerStatus) {
+	m.mu.Lock()
+	c.state, c.pid = Exited, 0
+	c.record.Status = status
+	m.mu.Unlock()
+	if err := m.save(ctx, c); err != nil && !errdefs.IsNotFound(err) {
+		m.conf.Log.Error("cannot record how a container ended; after a restart of the daemon its status will not be known", "container", c.id, "err", err)
+	}
+	close(c.done)
+	m.notify(c, ContainerStopped)
+}
+
+func (m *Manager) state(c *container) State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return c.state
+}
+
+// container finds one for a verb.
+func (m *Manager) container(id string) (*container, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return find(m.containers, "container", id)
+}
+
+// running is container, and FailedPrecondition when it does not run.
+func (m *Manager) running(id string) (*container, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, err := find(m.containers, "container", id)
+	if err == nil && c.state != Running {
+		err = fmt.Errorf("container %s is not running: %w", c.id, errdefs.ErrFailedPrecondition)
+	}
+	return c, err
+}
+
+// closeStdin removes the fifo of a container's input.
+func (m *Manager) closeStdin(c *container) error {
+	if err := os.Remove(m.stdin(c)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot remove the container's input: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+package pods
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/slipwayd/slipway/internal/opaque"
+	"github.com/slipwayd/slipway/metadata"
+	"github.com/slipwayd/slipway/spec"
+)
+
+const resourcesURL = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
+
+// Update changes a container's limits: what change does not set stays as it is. One that has not been started gets them when it is;
+// FailedPrecondition for one that has ended.
+func (m *Manager) Update(ctx context.Context, id string, change *spec.Resources) error {
+	c, err := m.container(id)
+	if err != nil {
+		return err
+	}
+	c.life.Lock()
+	defer c.life.Unlock()
+	m.mu.Lock()
+	next, state := c.record.Resources.Update(change), c.state
+	m.mu.Unlock()
+	if state != Created && state != Running {
+		return fmt.Errorf("cannot change the limits of container %s, which has ended: %w", c.id, errdefs.ErrFailedPrecondition)
+	}
+	limits, err := next.Linux(m.host)
+	if err != nil {
+		return err
+	}
+	if state == Running {
+		data, err := json.Marshal(limits)
+		if err != nil {
+			return err
+		}
+		if err := m.e.Tasks().Update(ctx, Namespace, c.id, opaque.Any{TypeURL: resourcesURL, Value: data}, nil); err != nil {
+			return fmt.Errorf("cannot change the limits of container %s: %w", c.id, err)
+		}
+	}
+	m.mu.Lock()
+	c.record.Resources = next
+	m.mu.Unlock()
+	return m.saveLimits(ctx, c, limits, next.OOMScoreAdj)
+}
+
+// saveLimits records them, in the container's document too.
+func (m *Manager) saveLimits(ctx context.Context, c *container, limits *specs.LinuxResources, oomScoreAdj int64) error {
+	record, err := m.e.GetContainer(ctx, Namespace, c.id)
+	if err != nil {
+		return err
+	}
+	var doc specs.Spec
+	if err := json.Unmarshal(record.Spec.Value, &doc); err != nil || doc.Linux == nil || doc.Process == nil {
+		return fmt.Errorf("the document of container %s cannot be read: %w", c.id, errdefs.ErrDataLoss)
+	}
+	if doc.Linux.Resources != nil {
+		limits.Devices = doc.Linux.Resources.Devices
+	}
+	doc.Linux.Resources = limits
+	adj := int(oomScoreAdj)
+	doc.Process.OOMScoreAdj = &adj
+	if record.Spec, err = encodeSpec(&doc); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	ext, err := encodeExtension(containerExtension, c.record)
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	_, err = m.e.UpdateContainer(ctx, Namespace, metadata.Container{ID: c.id, Spec: record.Spec, Extensions: ext}, "spec", "extensions."+containerExtension)
+	return err
+}
+
+// UpdatePod records what a pod's containers may use together. The cgroup of the pod is kubelet's own and is not touched.
+func (m *Manager) UpdatePod(ctx context.Context, id string, overhead, resources *spec.Resources) error {
+	m.mu.Lock()
+	p, err := find(m.pods, "pod", id)
+	if err != nil {
+		m.mu.Unlock()
+		return err
+	}
+	next := *p.record.Spec
+	if overhead != nil {
+		next.Overhead = overhead
+	}
+	if resources != nil {
+		next.Resources = resources
+	}
+	p.record.Spec = &next
+	record := p.record
+	m.mu.Unlock()
+	return m.savePod(ctx, p.id, record)
+}
+
+// ReopenLog has a container's log written to a new file of the same name, after somebody moved the old one away.
+func (m *Manager) ReopenLog(ctx context.Context, id string) error {
+	c, err := m.running(id)
+	if err != nil {
+		return err
+	}
+	if c.record.LogPath == "" {
+		return fmt.Errorf("container %s has no log: %w", c.id, errdefs.ErrFailedPrecondition)
+	}
+	if err := m.e.ReopenLog(ctx, Namespace, c.id); err != nil {
+		return fmt.Errorf("cannot reopen the log of container %s: %w", c.id, err)
+	}
+	return nil
+}

@@ -1,0 +1,143 @@
+package oneshot
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+type output struct {
+	f     *os.File
+	limit int
+	kept  []byte
+	ended chan struct{} // closed when the reader has stopped
+}
+
+func newOutput(path string, limit int) (*Output, error) {
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		return nil, fmt.Errorf("cannot make fifo %s: %w", path, err)
+	}
+	// Read-write: whether somebody else has it open makes no difference then.
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	o := &Output{output{f: f, limit: limit, ended: make(chan struct{})}}
+	go o.read()
+	return o, nil
+}
+
+func (o *output) read() {
+	defer close(o.ended)
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := o.f.Read(buf)
+		o.keep(buf[:n])
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (o *output) keep(b []byte) {
+	o.kept = append(o.kept, b[:min(len(b), o.limit-len(o.kept))]...)
+}
+
+func (o *output) drain() ([]byte, error) {
+	defer o.close()
+	if err := o.f.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		return nil, err
+	}
+	<-o.ended
+	conn, err := o.f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	// What is in the pipe by now: there may be writers that never stop.
+	buf := make([]byte, 64<<10)
+	cerr := conn.Control(func(fd uintptr) {
+		for range 1024 {
+			n, rerr := unix.Read(int(fd), buf)
+			if n <= 0 {
+				if !errors.Is(rerr, unix.EAGAIN) && !errors.Is(rerr, unix.EINTR) {
+					err = rerr
+				}
+				return
+			}
+			o.keep(buf[:n])
+			if len(o.kept) >= o.limit {
+				return
+			}
+		}
+	})
+	return o.kept, errors.Join(err, cerr)
+}
+
+func (o *output) close() {
+	o.f.Close() // ends the reader
+	<-o.ended
+}
+
+func killTree(pid int) error {
+	stopped := map[int]bool{pid: true}
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		return fmt.Errorf("cannot stop process %d: %w", pid, err)
+	}
+	for grown := true; grown; {
+		grown = false
+		all, err := processes()
+		if err != nil {
+			return err
+		}
+		for _, p := range all {
+			if !stopped[p.pid] && (stopped[p.parent] || p.session == pid) {
+				grown = true
+				stopped[p.pid] = true
+				_ = unix.Kill(p.pid, unix.SIGSTOP) // gone is as good
+			}
+		}
+	}
+	for p := range stopped {
+		_ = unix.Kill(p, unix.SIGKILL)
+	}
+	return nil
+}
+
+type processStat struct{ pid, parent, session int }
+
+// processes reads /proc/PID/stat of all (proc_pid_stat(5): the name in parentheses, then state, parent, group, session).
+func processes() ([]processStat, error) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	var list []processStat
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + name + "/stat")
+		if err != nil {
+			continue
+		}
+		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+		if len(fields) < 4 {
+			continue
+		}
+		parent, _ := strconv.Atoi(string(fields[1]))
+		session, _ := strconv.Atoi(string(fields[3]))
+		list = append(list, processStat{pid: pid, parent: parent, session: session})
+	}
+	return list, nil
+}
