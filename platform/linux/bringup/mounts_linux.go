@@ -117,7 +117,13 @@ func (b *builder) bind(source, destination string, m *configs.Mount) {
 		b.fail(fmt.Errorf("cannot %s: %w", what, err))
 		return
 	}
-	t := b.target(destination, what, info.IsDir(), true)
+	b.bindTree(source, destination, info.IsDir(), m)
+}
+
+// bindTree is bind of what is a directory, or not, by the time that the child comes to it.
+func (b *builder) bindTree(source, destination string, dir bool, m *configs.Mount) {
+	what := "mount " + source + " on " + destination
+	t := b.target(destination, what, dir, true)
 	flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
 	if m.Flags&unix.MS_REC != 0 {
 		flags |= unix.AT_RECURSIVE
@@ -200,6 +206,11 @@ func (b *builder) mountCgroup(m *configs.Mount) {
 	}
 	const flags = unix.MS_NOEXEC | unix.MS_NOSUID | unix.MS_NODEV
 	b.filesystem(&configs.Mount{Device: "tmpfs", Source: "tmpfs", Destination: m.Destination, PropagationFlags: m.PropagationFlags}, "mode=755", flags)
+	ours, err := cgroups.ParseCgroupFile("/proc/self/cgroup")
+	if err != nil {
+		b.fail(fmt.Errorf("cannot find our own cgroup: %w", err))
+		return
+	}
 	private := b.Config.Namespaces.IsPrivate(configs.NEWCGROUP)
 	for _, h := range hierarchies {
 		name := filepath.Base(h.Mountpoint)
@@ -210,12 +221,12 @@ func (b *builder) mountCgroup(m *configs.Mount) {
 		case private:
 			b.filesystem(&configs.Mount{Device: "cgroup", Source: "cgroup", Destination: to}, name, flags|m.Flags&unix.MS_RDONLY)
 		default:
-			own, ok := b.Cgroups[h.Subsystems[0]]
-			if !ok {
-				own = h.Mountpoint
+			own, err := b.cgroupIn(h, ours)
+			if err != nil {
+				b.fail(err)
+				return
 			}
-			b.await()
-			b.bind(own, to, &configs.Mount{Flags: unix.MS_BIND | unix.MS_REC | m.Flags, PropagationFlags: m.PropagationFlags})
+			b.bindTree(own, to, true, &configs.Mount{Flags: unix.MS_BIND | unix.MS_REC | m.Flags, PropagationFlags: m.PropagationFlags})
 		}
 		for one := range strings.SplitSeq(name, ",") {
 			if one != name {
@@ -223,6 +234,26 @@ func (b *builder) mountCgroup(m *configs.Mount) {
 			}
 		}
 	}
+}
+
+// cgroupIn is where the container is in one v1 hierarchy: in a cgroup of its own, or else where this process is.
+func (b *builder) cgroupIn(h cgroups.Mount, ours map[string]string) (string, error) {
+	for _, s := range h.Subsystems {
+		for _, name := range []string{s, cgroups.CgroupNamePrefix + s} {
+			if own, ok := b.Cgroups[name]; ok {
+				return own, nil
+			}
+		}
+	}
+	own, err := h.GetOwnCgroup(ours)
+	if err != nil {
+		return "", fmt.Errorf("cannot find our own cgroup below %s: %w", h.Mountpoint, err)
+	}
+	below, err := filepath.Rel(h.Root, own)
+	if err != nil {
+		return "", fmt.Errorf("cannot find our own cgroup below %s: %w", h.Mountpoint, err)
+	}
+	return filepath.Join(h.Mountpoint, below), nil
 }
 
 // symlink makes a link below the root where there is nothing.
