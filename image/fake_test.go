@@ -146,7 +146,7 @@ func (s *fakeStaged) Apply(_ context.Context, diff io.Reader) error {
 			return nil
 		}
 		if err != nil {
-			return err
+			return errors.Join(err, errdefs.ErrInvalidArgument)
 		}
 		s.files = append(s.files, h.Name)
 	}

@@ -128,6 +128,28 @@ func (f *fetcher) addLabels(ctx context.Context, d ocispec.Descriptor, want map[
 }
 
 func (f *fetcher) download(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	for {
+		data, err := f.downloadOnce(ctx, d)
+		if err == nil {
+			if err = checkSent(d, data); err == nil {
+				return data, nil
+			}
+			if f.remote.Distrust(d.Digest) {
+				continue
+			}
+		}
+		return nil, err
+	}
+}
+
+func checkSent(d ocispec.Descriptor, data []byte) error {
+	if got := d.Digest.Algorithm().FromBytes(data); got != d.Digest {
+		return fmt.Errorf("the registry sent bytes with digest %s for %s: %w", got, d.Digest, errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+func (f *fetcher) downloadOnce(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 	r, err := f.remote.Fetch(ctx, d, 0, -1)
 	if err != nil {
 		return nil, err
@@ -139,9 +161,6 @@ func (f *fetcher) download(ctx context.Context, d ocispec.Descriptor) ([]byte, e
 	}
 	if _, err := io.ReadFull(r, make([]byte, 1)); err != io.EOF {
 		return nil, err
-	}
-	if got := d.Digest.Algorithm().FromBytes(data); got != d.Digest {
-		return nil, fmt.Errorf("the registry sent bytes with digest %s for %s: %w", got, d.Digest, errdefs.ErrFailedPrecondition)
 	}
 	return data, nil
 }
@@ -249,12 +268,28 @@ func (f *fetcher) ingest(ctx context.Context, d ocispec.Descriptor, to *pipe, p 
 	err = w.Commit(ctx, d.Size, d.Digest)
 	if errdefs.IsFailedPrecondition(err) {
 		// What is there is wrong from the start: a repeated pull must not resume it.
-		err = errors.Join(err, f.store.Abort(context.WithoutCancel(ctx), refKey(d)))
+		if abortErr := f.store.Abort(context.WithoutCancel(ctx), refKey(d)); abortErr != nil {
+			return false, errors.Join(err, abortErr)
+		}
+		// Who sent what of an ingest that was resumed is not known. The first time it is the resuming that gets the blame.
+		if again := status.Offset > 0 || f.remote.Distrust(d.Digest); again && to == nil {
+			return f.ingest(ctx, d, nil, p)
+		}
 	}
 	if err != nil && !errdefs.IsAlreadyExists(err) {
 		return false, fmt.Errorf("cannot commit %s from %s: %w", d.Digest, f.remote.Ref().Name(), err)
 	}
 	return to != nil, nil
+}
+
+// elsewhere answers whether it was because of wrong bytes of d that a layer could not be unpacked while they came, and has
+// then put the right ones, of another host, into the store.
+func (f *fetcher) elsewhere(ctx context.Context, d ocispec.Descriptor, p *part, err error) bool {
+	wrong := errdefs.IsFailedPrecondition(err) || errdefs.IsInvalidArgument(err) || errdefs.IsDataLoss(err) || errors.Is(err, io.ErrUnexpectedEOF)
+	if !wrong || !f.remote.Mirrored() || ctx.Err() != nil {
+		return false
+	}
+	return f.blob(ctx, d, nil, p) == nil && f.remote.Distrusted(d.Digest)
 }
 
 // copy downloads from offset on into the writer and the pipe, in blocks.

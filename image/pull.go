@@ -135,6 +135,7 @@ func (p *puller) unpack(ctx context.Context, f found) (digest.Digest, error) {
 	u := &unpacker{store: p.store, layers: p.layers, recorder: p.recorder, limits: p.limits, name: p.name, remote: p.remote, manifest: f.desc}
 	u.part = func(d ocispec.Descriptor) *part { return p.report.part(refKey(d), f.desc.Digest, d) }
 	u.fetch = func(ctx context.Context, d ocispec.Descriptor, to *pipe) error { return p.blob(ctx, d, to, u.part(d)) }
+	u.elsewhere = func(ctx context.Context, d ocispec.Descriptor, err error) bool { return p.elsewhere(ctx, d, u.part(d), err) }
 	return u.unpack(ctx, *f.doc.Config, f.config, f.doc.Layers)
 }
 

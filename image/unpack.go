@@ -61,6 +61,9 @@ type unpacker struct {
 	// the caller ends the pipe.
 	fetch func(ctx context.Context, d ocispec.Descriptor, to *pipe) error
 	part  func(d ocispec.Descriptor) *part
+	// elsewhere is asked after a layer could not be unpacked: true when that was for wrong bytes of the blob, which is in the
+	// store by now with the right ones. nil when there is nowhere else to get it.
+	elsewhere func(ctx context.Context, d ocispec.Descriptor, err error) bool
 }
 
 // unpack answers the chain ID of all layers.
@@ -187,10 +190,15 @@ func (u *unpacker) layer(ctx context.Context, l Layer, parent <-chan struct{}, r
 			return err
 		}
 	}
-	err = u.stage(ctx, l, parent, func(staged Staged) error {
-		defer release()
-		return u.apply(ctx, l, staged)
-	})
+	unpack := func() error {
+		return u.stage(ctx, l, parent, func(staged Staged) error {
+			defer release()
+			return u.apply(ctx, l, staged)
+		})
+	}
+	if err = unpack(); err != nil && u.elsewhere != nil && u.elsewhere(ctx, l.Desc, err) {
+		err = unpack()
+	}
 	if err == nil {
 		u.part(l.Desc).enter(Done)
 	}

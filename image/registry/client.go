@@ -148,6 +148,7 @@ type Remote struct {
 	endpoints []*endpoint
 
 	noReferrers *sync.Map // the Client's
+	trust       *trust    // nil for one host
 }
 
 // endpoint is one host of a Remote.
@@ -191,6 +192,9 @@ func (c *Client) Remote(ref reference.Ref, o Options) (*Remote, error) {
 			e.ns = ref.Host
 		}
 		r.endpoints = append(r.endpoints, e)
+	}
+	if len(r.endpoints) > 1 {
+		r.trust = &trust{}
 	}
 	return r, nil
 }

@@ -155,6 +155,9 @@ func (s *stream) connect() error {
 
 func (s *stream) connectTo(e *endpoint) error {
 	r := s.remote
+	if r.trust != nil && r.trust.isBad(s.desc.Digest, e) {
+		return mismatch("%s is not what %s sent for it before", s.desc.Digest, e.URL.Host)
+	}
 	path := "/blobs/"
 	if isDocument(s.desc.MediaType) {
 		path = "/manifests/"
@@ -190,6 +193,9 @@ func (s *stream) connectTo(e *endpoint) error {
 			body.Close()
 			return err
 		}
+	}
+	if r.trust != nil {
+		r.trust.note(s.desc.Digest, e)
 	}
 	s.body = body
 	return nil
