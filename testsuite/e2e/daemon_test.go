@@ -79,7 +79,7 @@ func runTests(m *testing.M) (int, error) {
 
 // build makes the binaries as the Makefile does.
 func build(dir string) error {
-	for _, program := range []string{"slipwayd", "slipway", "slipway-shim"} {
+	for _, program := range []string{"slipwayd", "slipway", "slipway-shim", "slipway-fuse"} {
 		cmd := exec.Command("go", "build", "-tags", "seccomp", "-o", filepath.Join(dir, program), "./cmd/"+program)
 		cmd.Dir = "../.."
 		if out, err := cmd.CombinedOutput(); err != nil {
