@@ -64,8 +64,10 @@ func (s *Snapshots) records(tx *metadata.Tx) metadata.Snapshots {
 }
 
 // Prepare makes a writable snapshot on parent ("" for an empty one) and answers its mounts. AlreadyExists when the key is in
-// use, or when the label containerd.io/snapshot.ref names a snapshot that is there.
+// use, or when the label containerd.io/snapshot.ref names a snapshot that is there, or that could be made of what the other labels
+// tell of a layer in a registry.
 func (s *Snapshots) Prepare(ctx context.Context, key, parent string, labels map[string]string) ([]storage.Mount, error) {
+	s.prepareRemote(ctx, parent, labels) // if it does, what follows is AlreadyExists
 	mounts, err := s.create(ctx, key, parent, storage.Active, labels)
 	if err != nil {
 		return nil, err
