@@ -7,6 +7,7 @@ import (
 
 	"github.com/slipwayd/slipway/engine"
 	"github.com/slipwayd/slipway/engine/pods"
+	"github.com/slipwayd/slipway/network"
 )
 
 // criConfig is the part of the configuration that kubelet's side of the daemon needs.
@@ -17,6 +18,8 @@ type criConfig struct {
 	PauseImage     string                   `toml:"pause_image"`
 	SystemdCgroup  bool                     `toml:"systemd_cgroup"`
 	SELinux        bool                     `toml:"selinux"`
+	CNIConfDir     string                   `toml:"cni_conf_dir"`
+	CNIBinDirs     []string                 `toml:"cni_bin_dirs"`
 	Runtimes       map[string]runtimeConfig `toml:"runtimes"`
 }
 
@@ -37,7 +40,10 @@ const (
 )
 
 func defaultCRI() criConfig {
-	return criConfig{Enabled: true, DefaultRuntime: defaultClass, PauseImage: "registry.k8s.io/pause:3.10.1"}
+	return criConfig{
+		Enabled: true, DefaultRuntime: defaultClass, PauseImage: "registry.k8s.io/pause:3.10.1",
+		CNIConfDir: "/etc/cni/net.d", CNIBinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"},
+	}
 }
 
 const defaultCRIText = `
@@ -61,6 +67,9 @@ pause_image = "registry.k8s.io/pause:3.10.1"
 systemd_cgroup = false
 # Label processes and files as pods ask; without, SELinux options of pods are ignored.
 selinux = false
+# Network configuration of pods (CNI): the first file by name. It is read again when it changes.
+cni_conf_dir = "/etc/cni/net.d"
+cni_bin_dirs = ["/opt/cni/bin", "/usr/lib/cni"]
 `
 
 // check refuses what could not work, before anything runs.
@@ -85,8 +94,11 @@ func wirePods(c config, eng *engine.Engine, holder string, log *slog.Logger) (*p
 			ContainerAnnotations: r.ContainerAnnotations, PrivilegedWithoutHostDevices: r.NoHostDevices, NetworkConfigDir: r.NetworkConfigDir,
 		}
 	}
+	cni := network.New(network.Config{
+		ConfigDir: c.CRI.CNIConfDir, PluginDirs: c.CRI.CNIBinDirs, CacheDir: filepath.Join(c.Root, "cni"),
+	})
 	return pods.New(eng, pods.Config{
 		State: filepath.Clean(c.State), DefaultRuntime: c.CRI.DefaultRuntime, Runtimes: runtimes, Pause: c.CRI.Pause, PauseImage: c.CRI.PauseImage,
-		Holder: holder, SystemdCgroup: c.CRI.SystemdCgroup, SELinux: c.CRI.SELinux, Log: log,
+		Holder: holder, SystemdCgroup: c.CRI.SystemdCgroup, SELinux: c.CRI.SELinux, Network: cni, Log: log,
 	})
 }

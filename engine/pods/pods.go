@@ -27,6 +27,7 @@ import (
 
 	"github.com/slipwayd/slipway/engine"
 	"github.com/slipwayd/slipway/internal/opaque"
+	"github.com/slipwayd/slipway/network"
 	"github.com/slipwayd/slipway/spec"
 )
 
@@ -62,26 +63,11 @@ type Runtime struct {
 	ReadonlyRecursive, UserMapped bool // what it can do, for clients that ask
 }
 
-// Network gives pods their addresses; package network in the daemon. Detach is idempotent, and works for what Attach had only begun.
+// Network gives pods their addresses; *network.CNI in the daemon, whose comments say what each verb does.
 type Network interface {
-	Attach(ctx context.Context, p NetworkPod) (Attachment, error)
-	Detach(ctx context.Context, p NetworkPod) error
-	// Status is nil when pods can be attached.
+	Attach(ctx context.Context, p network.Pod) (network.Attachment, error)
+	Detach(ctx context.Context, p network.Pod) error
 	Status(ctx context.Context) error
-}
-
-// NetworkPod is a pod as its network sees it.
-type NetworkPod struct {
-	ID        string
-	Spec      *spec.Pod
-	Namespace string // path of its network namespace; it may be gone for Detach
-	ConfigDir string // of its runtime class, "" for the default
-}
-
-// Attachment is what a pod got.
-type Attachment struct {
-	IPs    []string // the primary one first
-	Result []byte   // JSON of the network's own, kept with the pod
 }
 
 // Manager is the pods of one daemon. Exported methods are safe for concurrent use.

@@ -35,7 +35,7 @@ type podRecord struct {
 	Held      bool     `json:",omitempty"` // by a process
 	Pins      []string `json:",omitempty"` // namespaces of its own
 	IPs       []string `json:",omitempty"`
-	Network   []byte   `json:",omitempty"` // Attachment.Result
+	Network   []byte   `json:",omitempty"` // network.Attachment.Result
 	NetConfig string   `json:",omitempty"`
 }
 

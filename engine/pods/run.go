@@ -14,6 +14,7 @@ import (
 
 	"github.com/slipwayd/slipway/internal/sandbox"
 	"github.com/slipwayd/slipway/metadata"
+	"github.com/slipwayd/slipway/network"
 	"github.com/slipwayd/slipway/spec"
 )
 
@@ -219,8 +220,19 @@ func pins(o sandbox.Options) []string {
 	return list
 }
 
-func (m *Manager) networkPod(p *pod) NetworkPod {
-	return NetworkPod{ID: p.id, Spec: p.record.Spec, Namespace: sandbox.NamespacePath(m.dir(p.id), sandbox.Net), ConfigDir: p.record.NetConfig}
+func (m *Manager) networkPod(p *pod) network.Pod {
+	s := p.record.Spec
+	n := network.Pod{
+		ID: p.id, Name: s.Name, Namespace: s.Namespace, UID: s.UID, NetNS: sandbox.NamespacePath(m.dir(p.id), sandbox.Net),
+		ConfigDir: p.record.NetConfig, Annotations: s.Annotations, CgroupParent: s.CgroupParent,
+	}
+	for _, m := range s.Ports {
+		n.Ports = append(n.Ports, network.Port{Protocol: m.Protocol, Container: m.ContainerPort, Host: m.HostPort, HostIP: m.HostIP})
+	}
+	if s.DNS != nil {
+		n.DNS = network.DNS(*s.DNS)
+	}
+	return n
 }
 
 func (m *Manager) attach(ctx context.Context, p *pod) error {

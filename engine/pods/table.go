@@ -64,7 +64,7 @@ type Pod struct {
 	Created time.Time
 	Ready   bool
 	IPs     []string
-	Network []byte // Attachment.Result
+	Network []byte // network.Attachment.Result
 	NetNS   string // path; "" for the host's
 	Pid     uint32 // of the process that holds it, 0 without
 }
