@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipwayd/slipway/platform"
+	"github.com/slipwayd/slipway/platform/linux/child"
 )
 
 // Config is what an Executor needs to know.
@@ -79,6 +80,10 @@ func New(cfg Config) (*Executor, error) {
 	if self, err := os.Executable(); err == nil && strings.HasPrefix(cfg.Root, filepath.Dir(self)+"/") {
 		// libcontainer then cannot seal the program by an overlay of its folder, and copies it for each process it starts.
 		e.log.Warn("the state directory is below the program's own folder: every container starts much slower", "state", cfg.Root, "program", self)
+	}
+	if _, err := child.FileLimit(); err != nil {
+		e.log.Warn("containers start slower", "error", err)
+		e.libcontainer = true
 	}
 	e.privileges = ownPrivileges()
 	e.oom = newOOMWatcher(e.log)

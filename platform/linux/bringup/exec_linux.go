@@ -25,7 +25,7 @@ func Exec(c Container, in Joined) (_ *Program, err error) {
 		return nil, err
 	}
 	program := &Program{Program: p}
-	b := &builder{Program: p, Container: c, rootPath: "/proc/" + strconv.Itoa(in.Pid) + "/root"}
+	b := newBuilder(p, c, "/proc/"+strconv.Itoa(in.Pid)+"/root")
 	b.begin()
 	if a := c.Config.OomScoreAdj; a != nil {
 		b.write("/proc/self/oom_score_adj", strconv.Itoa(*a))

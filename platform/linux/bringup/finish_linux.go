@@ -260,7 +260,7 @@ func (b *builder) lookPath(name string, env []string) child.Word {
 func (b *builder) try(exe child.Word, file string, found child.Label, next *child.Label) {
 	const gidAndMode = 3
 	what := "exec " + file
-	f, about, directory, other := b.Words(1), b.Words(32), b.Label(), b.Label()
+	f, about, directory, other := b.Words(1), b.about, b.Label(), b.Label()
 	or := func(s *child.Step) *child.Step {
 		if next != nil {
 			s.On(child.AnyError, *next)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"github.com/opencontainers/runc/libcontainer"
@@ -35,8 +36,10 @@ type builder struct {
 	root      child.Word // descriptor of the root file system
 	fd        child.Word // of /proc/self/fd of the host
 	null      child.Word // the container's /dev/null
-	confirmed bool       // that the parent has put the child into its cgroup
-	err       error      // the first
+	about     child.Word // struct statx of what is looked at
+	aboutRoot child.Word
+	confirmed bool  // that the parent has put the child into its cgroup
+	err       error // the first
 }
 
 // Program is what a child runs to become a container's init, with how to start it. The child waits once for Process.Continue, which
@@ -70,7 +73,7 @@ func Init(c Container) (_ *Program, err error) {
 			program.Close()
 		}
 	}()
-	b := &builder{Program: p, Container: c, rootPath: c.Config.Rootfs}
+	b := newBuilder(p, c, c.Config.Rootfs)
 	b.begin()
 	if err := b.join(program); err != nil {
 		return nil, err
@@ -92,6 +95,13 @@ func Init(c Container) (_ *Program, err error) {
 	return program, nil
 }
 
+// statxWords is the size of struct statx (statx(2)) in words.
+const statxWords = 32
+
+func newBuilder(p *child.Program, c Container, rootPath string) *builder {
+	return &builder{Program: p, Container: c, rootPath: rootPath, about: p.Words(statxWords), aboutRoot: p.Words(statxWords)}
+}
+
 // begin makes the child nobody's to look into, and gives it its streams.
 func (b *builder) begin() {
 	b.Call("become undumpable", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -102,6 +112,11 @@ func (b *builder) begin() {
 		if s != int(unix.SIGKILL) && s != int(unix.SIGSTOP) {
 			b.Call("reset a signal", unix.SYS_RT_SIGACTION, s, unsafe.Pointer(defaults), 0, 8)
 		}
+	}
+	if limit, err := child.FileLimit(); err != nil {
+		b.fail(err)
+	} else {
+		b.Call("set the limit of open files", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, unsafe.Pointer(&limit), 0)
 	}
 	for i, f := range b.Stdio {
 		from := int(f.Fd())
@@ -209,12 +224,11 @@ func (b *builder) await() {
 
 // anyCPU takes back what binding to processors this process may have had; the cgroup's own limits stay.
 func (b *builder) anyCPU() {
-	all := make([]uint64, 1024) // 64 Ki processors
-	for i := range all {
-		all[i] = math.MaxUint64
-	}
+	all := allCPUs()
 	b.Call("use all processors", unix.SYS_SCHED_SETAFFINITY, 0, len(all)*8, unsafe.Pointer(&all[0])).Ignore(child.AnyError)
 }
+
+var allCPUs = sync.OnceValue(func() []uint64 { return slices.Repeat([]uint64{math.MaxUint64}, 1024) })
 
 func how(flags, resolve uint64) unsafe.Pointer {
 	return unsafe.Pointer(&unix.OpenHow{Flags: flags, Resolve: resolve})

@@ -31,6 +31,10 @@ func Plain(c *configs.Config, p *libcontainer.Process) (reason string) {
 	if reason = unready(); reason != "" {
 		return reason
 	}
+	return notPlain(c, p)
+}
+
+func notPlain(c *configs.Config, p *libcontainer.Process) (reason string) {
 	for _, check := range []func() string{
 		func() string { return plainNamespaces(c) },
 		func() string { return plainMounts(c) },

@@ -123,7 +123,7 @@ func (b *builder) ownNull() {
 	b.null = b.Words(1)
 	b.Call(what, unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0).Into(b.null)
 	const gidAndMode, rdev = 3, 16 // words of struct statx (statx(2)): 16 bits of mode in the upper half; major, minor
-	about := b.Words(32)
+	about := b.about
 	b.Call(what, unix.SYS_STATX, b.null, "", unix.AT_EMPTY_PATH, unix.STATX_TYPE, child.At(about))
 	b.Check(what, about+gidAndMode, unix.S_IFMT<<32, unix.S_IFCHR<<32)
 	b.Check(what, about+rdev, math.MaxUint64, 1|3<<32)

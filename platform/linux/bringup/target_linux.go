@@ -52,7 +52,7 @@ func (b *builder) target(destination, what string, dir, links bool) child.Word {
 // refuse fails when t is the root, or in a proc file system.
 func (b *builder) refuse(what string, t child.Word) {
 	const ino, mountID = 4, 18 // words of struct statx (statx(2))
-	about, root := b.Words(32), b.Words(32)
+	about, root := b.about, b.aboutRoot
 	bad, good, next := b.Label(), b.Label(), b.Label()
 	b.Call(what, unix.SYS_FSTATFS, t, child.At(about))
 	b.Check(what, about, 1<<64-1, unix.PROC_SUPER_MAGIC).Then(bad).On(child.AnyError, next)

@@ -3,6 +3,8 @@
 package child
 
 import (
+	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -126,5 +128,27 @@ func BenchmarkFork(b *testing.B) {
 		}
 		p.Close()
 		_, _ = unix.Wait4(c.Pid, nil, 0, nil)
+	}
+}
+
+// TestFileLimit compares with what a program gets that Go executes.
+func TestFileLimit(t *testing.T) {
+	var raised, after unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &raised); err != nil {
+		t.Fatal(err)
+	}
+	limit, err := FileLimit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("sh", "-c", "ulimit -Sn; ulimit -Hn").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("%d\n%d\n", limit.Cur, limit.Max); string(out) != want {
+		t.Errorf("a program of ours has limits %q; want %q", out, want)
+	}
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &after); err != nil || after != raised {
+		t.Errorf("our own limit was %v and is %v, %v", raised, after, err)
 	}
 }

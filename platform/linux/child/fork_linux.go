@@ -134,7 +134,7 @@ func interpret(b *birth, steps []Step, memory []uint64) {
 		}
 		to := -1
 		for j := 0; j < len(s.on) && to < 0; j++ {
-			if s.on[j].errno == errno || s.on[j].errno == AnyError {
+			if s.on[j].errno == int32(errno) || s.on[j].errno == int32(AnyError) {
 				to = int(s.on[j].to)
 			}
 		}

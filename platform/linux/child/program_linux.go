@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -15,16 +16,25 @@ import (
 // follow one another unless they jump to a label. All memory they name is kept by the Program; none of it may be changed
 // before Start has returned.
 type Program struct {
-	steps  []Step
-	memory []uint64
-	labels []int32 // where each is placed
-	text   []byte  // what is left of the last piece of memory for strings
-	keep   []any   // what steps have addresses of
-	fds    []int   // descriptors that the child must not close
+	buffers
 	ours   *os.File
 	theirs *os.File
 	socket int // theirs
 }
+
+// buffers are what programs of containers have most of. The next program uses those of one that is closed.
+type buffers struct {
+	steps  []Step
+	memory []uint64
+	labels []int32          // where each is placed
+	text   []byte           // strings; it never moves
+	keep   []unsafe.Pointer // what else steps have addresses of
+	fds    []int            // descriptors that the child must not close
+}
+
+var used = sync.Pool{New: func() any {
+	return &buffers{steps: make([]Step, 0, 640), memory: make([]uint64, 0, 2048), text: make([]byte, 0, 32<<10), keep: make([]unsafe.Pointer, 0, 128)}
+}}
 
 // A Word is 64 bits of the child's memory, as argument: its value.
 type Word int
@@ -43,13 +53,13 @@ type Step struct {
 	at     uint8 // bit i: args[i] is an index into memory and stands for where it is
 	number uintptr
 	args   [6]uintptr
-	into   Word  // for the result
+	into   int32 // word for the result
 	next   Label // after success
 	on     [3]handler
 }
 
 type handler struct {
-	errno syscall.Errno
+	errno int32
 	to    Label
 }
 
@@ -64,9 +74,9 @@ const (
 
 const (
 	following Label = -1 // the next step
-	nowhere   Word  = -1
+	nowhere   int32 = -1
 	// AnyError stands for each error without a handler before it.
-	AnyError = syscall.Errno(math.MaxUint32)
+	AnyError = syscall.Errno(math.MaxInt32 - 1)
 )
 
 // New makes a program, and a socket between this process and the child. Close it.
@@ -75,7 +85,7 @@ func New() (*Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a socket: %w", err)
 	}
-	p := &Program{steps: make([]Step, 0, 256)}
+	p := &Program{buffers: *used.Get().(*buffers)}
 	p.theirs, p.socket = os.NewFile(uintptr(pair[1]), "child"), pair[1]
 	if err := unix.SetNonblock(pair[0], true); err != nil {
 		unix.Close(pair[0])
@@ -88,10 +98,19 @@ func New() (*Program, error) {
 	return p, nil
 }
 
-// Close frees the socket. A child that waits for us then fails.
+// Close frees the socket and the program's memory. A child that waits for us then fails.
 func (p *Program) Close() {
 	p.ours.Close()
 	p.theirs.Close()
+	if p.steps == nil {
+		return
+	}
+	b := p.buffers
+	p.buffers = buffers{}
+	clear(b.steps)
+	clear(b.keep)
+	b.steps, b.memory, b.labels, b.text, b.keep, b.fds = b.steps[:0], b.memory[:0], b.labels[:0], b.text[:0], b.keep[:0], b.fds[:0]
+	used.Put(&b)
 }
 
 // Socket is the child's end, for its arguments.
@@ -103,7 +122,8 @@ func (p *Program) Keep(fd int) { p.fds = append(p.fds, fd) }
 // Words makes n words of memory that are zero, and answers the first.
 func (p *Program) Words(n int) Word {
 	w := Word(len(p.memory))
-	p.memory = append(p.memory, make([]uint64, n)...)
+	p.memory = slices.Grow(p.memory, n)[:len(p.memory)+n]
+	clear(p.memory[w:])
 	return w
 }
 
@@ -174,7 +194,7 @@ func (p *Program) Jump(l Label) { p.Set(0, 0).Then(l) }
 
 // Into stores the call's result.
 func (s *Step) Into(w Word) *Step {
-	s.into = w
+	s.into = int32(w)
 	return s
 }
 
@@ -188,7 +208,7 @@ func (s *Step) Then(l Label) *Step {
 func (s *Step) On(errno syscall.Errno, l Label) *Step {
 	for i := range s.on {
 		if s.on[i].errno == 0 {
-			s.on[i] = handler{errno, l}
+			s.on[i] = handler{int32(errno), l}
 			return s
 		}
 	}
@@ -205,14 +225,15 @@ func (s *Step) Ignore(errnos ...syscall.Errno) *Step {
 
 // String answers the address of s with a zero byte behind, kept with the program. It must not hold a zero byte itself.
 func (p *Program) String(s string) unsafe.Pointer {
-	if len(p.text) <= len(s) {
-		p.text = make([]byte, max(4096, len(s)+1))
+	if cap(p.text)-len(p.text) <= len(s) {
+		if cap(p.text) > 0 {
+			p.keep = append(p.keep, unsafe.Pointer(unsafe.SliceData(p.text)))
+		}
+		p.text = make([]byte, 0, max(cap(p.text), len(s)+1))
 	}
-	at := unsafe.Pointer(&p.text[0])
-	copy(p.text, s)
-	p.keep = append(p.keep, at)
-	p.text = p.text[len(s)+1:]
-	return at
+	from := len(p.text)
+	p.text = append(append(p.text, s...), 0)
+	return unsafe.Pointer(&p.text[from])
 }
 
 // Strings answers the address of a list as execve(2) takes it.
@@ -221,7 +242,7 @@ func (p *Program) Strings(list []string) unsafe.Pointer {
 	for i, s := range list {
 		addresses[i] = p.String(s)
 	}
-	p.keep = append(p.keep, addresses)
+	p.keep = append(p.keep, unsafe.Pointer(&addresses[0]))
 	return unsafe.Pointer(&addresses[0])
 }
 
