@@ -59,7 +59,7 @@ func forTables(items []item) []item {
 }
 
 func TestEStargz(t *testing.T) {
-	plain := tarOf(t, forTables(allTypes()))
+	plain := tarOf(t, forTables(allTypes(severalChunks)))
 	want := describe(t, record(t, plain), plain)
 	for name, opts := range map[string][]estargz.Option{
 		"plain":       nil,

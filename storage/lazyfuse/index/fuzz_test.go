@@ -77,7 +77,7 @@ func walk(t *testing.T, x *Index) {
 }
 
 func FuzzTOC(f *testing.F) {
-	blob, annotations := made(f, tarOf(f, forTables(allTypes())[:12]))
+	blob, annotations := made(f, tarOf(f, forTables(allTypes(severalChunks))[:12]))
 	table, err := Locate(annotations, blob, int64(len(blob)))
 	if err != nil {
 		f.Fatal(err)
@@ -134,7 +134,7 @@ func FuzzZTOC(f *testing.F) {
 
 // FuzzParse makes the checksum right, so that what it guards is reached.
 func FuzzParse(f *testing.F) {
-	plain := tarOf(f, allTypes())
+	plain := tarOf(f, allTypes(severalChunks))
 	for _, blob := range [][]byte{plain, gzipped(6)(plain)} {
 		data := record(f, blob).Marshal()[len(magic)+sha256.Size:]
 		packed, n := binary.Uvarint(data)

@@ -95,7 +95,7 @@ func TestEqualsOverlay(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("making devices and trusted attributes needs root")
 	}
-	plain := tarOf(t, allTypes())
+	plain := tarOf(t, allTypes(severalChunks))
 	got, want := describe(t, record(t, plain), plain), unpacked(t, plain)
 	slices.Sort(got)
 	same(t, "tree", withoutTimes(got), withoutTimes(want))
@@ -121,7 +121,7 @@ func TestSettleEqualsOverlay(t *testing.T) {
 	run := dir("run", 0o1770)
 	run.Uid, run.PAXRecords = 12, map[string]string{"SCHILY.xattr.user.below": "yes"}
 	lower := tarOf(t, []item{dir(".", 0o711), run, dir("gone", 0o700), reg("gone/file", nil), reg("also", nil), reg("dev/.wh..wh..opq", nil)})
-	upper := tarOf(t, append(allTypes()[1:], reg("run/.wh.nothing", nil)))
+	upper := tarOf(t, append(allTypes(severalChunks)[1:], reg("run/.wh.nothing", nil)))
 	below, above := t.TempDir(), t.TempDir()
 	unpackTo(t, below, lower, changeset.Options{})
 	o := changeset.Options{Lower: []string{below}}

@@ -23,7 +23,7 @@ type zstdCompression struct {
 
 // TestZstdChunkedOfStargz reads what stargz-snapshotter calls zstd:chunked.
 func TestZstdChunkedOfStargz(t *testing.T) {
-	plain := tarOf(t, forTables(allTypes()))
+	plain := tarOf(t, forTables(allTypes(severalChunks)))
 	want := describe(t, record(t, plain), plain)
 	annotations := map[string]string{}
 	c := &zstdCompression{&zstdchunked.Compressor{CompressionLevel: zstd.SpeedDefault, Metadata: annotations}, nil}
