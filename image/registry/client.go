@@ -187,7 +187,7 @@ func (c *Client) Remote(ref reference.Ref, o Options) (*Remote, error) {
 			}
 		}
 		e := &endpoint{Host: h, repo: "/" + ref.Repository, http: &auth.Client{
-			Client: &http.Client{Transport: transport}, Header: header, Cache: cache, ClientID: "slipway", Credential: auth.CredentialFunc(creds)}}
+			Client: &http.Client{Transport: &realms{RoundTripper: transport, host: h.URL.Host, proxy: transport.Proxy}}, Header: header, Cache: cache, ClientID: "slipway", Credential: auth.CredentialFunc(creds)}}
 		if h.URL.Host != ref.Host && !(ref.Host == reference.DockerHub && h.URL.Host == "registry-1.docker.io") {
 			e.ns = ref.Host
 		}

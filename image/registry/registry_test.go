@@ -9,8 +9,11 @@ import (
 	"io"
 	"log"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -279,6 +282,40 @@ func TestMirrors(t *testing.T) {
 	upstream.Fault(double.Match{Digest: layer.Digest}, double.Status(403))
 	if _, err := fetch(r, layer, 0, -1); err == nil {
 		t.Error("fetched from nowhere")
+	}
+}
+
+// TestTokenServer gets tokens of a server on another host of this machine, as registries inside of companies have it, but not
+// of one that is not where the registry is.
+func TestTokenServer(t *testing.T) {
+	d := double.Start(t)
+	desc, data := blob(d, 1000)
+	var asked []string
+	l, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Skip("no second loopback address: ", err)
+	}
+	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		asked = append(asked, req.Host+req.URL.String())
+		req.URL.Path = "/token"
+		(&httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(&url.URL{Scheme: "http", Host: d.Host()}) }}).ServeHTTP(w, req)
+	})}}
+	server.Start()
+	defer server.Close()
+	d.RequireToken(double.Token{Username: "u", Password: "p", Realm: server.URL + "/jwt/auth?client=x"})
+	r := remote(t, d.Host()+"/app:v1", quick(), registry.Options{Credentials: credential("u", "p")})
+	if got, err := fetch(r, desc, 0, -1); err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	if len(asked) == 0 || !strings.HasPrefix(asked[0], l.Addr().String()+"/jwt/auth?") || !strings.Contains(asked[0], "client=x") || !strings.Contains(asked[0], "service=registry.test") {
+		t.Errorf("asked %q", asked)
+	}
+	for _, realm := range []string{"http://169.254.169.254/token", "http://100.100.100.200/token", "ftp://127.0.0.2/token"} {
+		d.RequireToken(double.Token{Username: "u", Password: "p", Realm: realm})
+		r := remote(t, d.Host()+"/app:v1", quick(), registry.Options{Credentials: credential("u", "p")})
+		if _, err := fetch(r, desc, 0, -1); err == nil || !strings.Contains(err.Error(), "bearer realm") {
+			t.Errorf("%s: %v", realm, err)
+		}
 	}
 }
 

@@ -43,6 +43,7 @@ func (b Basic) allow(w http.ResponseWriter, r *http.Request) bool {
 type Token struct {
 	Username, Password string // both empty: anybody gets a token
 	Uses               int    // how many requests a token is good for; 0 for any number
+	Realm              string // where clients are sent for tokens, which has to ask /token; empty for that itself
 }
 
 // RequireToken turns token authentication on.
@@ -75,7 +76,11 @@ func (t *tokens) allow(w http.ResponseWriter, r *http.Request) bool {
 	if r.TLS != nil {
 		scheme = "https"
 	}
-	challenge := fmt.Sprintf(`Bearer realm="%s://%s/token",service="registry.test"`, scheme, r.Host)
+	realm := t.Realm
+	if realm == "" {
+		realm = scheme + "://" + r.Host + "/token"
+	}
+	challenge := fmt.Sprintf(`Bearer realm=%q,service="registry.test"`, realm)
 	if scope != "" {
 		challenge += fmt.Sprintf(`,scope=%q`, scope)
 	}

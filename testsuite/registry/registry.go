@@ -42,7 +42,7 @@ type Registry struct {
 
 	mu       sync.Mutex
 	faults   []*fault
-	requests []Request
+	requests []*Request
 	auth     authenticator
 	host     string
 	storage  storage

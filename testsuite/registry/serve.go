@@ -72,11 +72,15 @@ func (r *Registry) Heal() {
 	r.faults = nil
 }
 
-// Requests lists what was asked so far, in the order of the answers' ends.
+// Requests lists what was asked so far, in order. Status and Bytes are set when an answer has ended.
 func (r *Registry) Requests() []Request {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]Request(nil), r.requests...)
+	out := make([]Request, len(r.requests))
+	for i, req := range r.requests {
+		out[i] = *req
+	}
+	return out
 }
 
 // Count is how many requests so far match.
@@ -106,18 +110,20 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // observe answers a request through the fault that matches it, or by h, and writes it down.
 func (r *Registry) observe(w http.ResponseWriter, req *http.Request, storage bool, h http.Handler) {
 	cw := &countingWriter{ResponseWriter: w}
-	entry := Request{
+	entry := &Request{
 		Method:  req.Method,
 		Path:    req.URL.RequestURI(),
 		Digest:  digestIn(req.URL.Path),
 		Header:  req.Header.Clone(),
 		Storage: storage,
 	}
+	r.mu.Lock()
+	r.requests = append(r.requests, entry) // now: a client that has its answer may look
+	r.mu.Unlock()
 	defer func() { // also when a fault panics to cut the connection
-		entry.Status, entry.Bytes = cw.status, cw.bytes
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.requests = append(r.requests, entry)
+		entry.Status, entry.Bytes = cw.status, cw.bytes
 	}()
 	if do := r.faultFor(req); do != nil {
 		do(cw, req, h)
