@@ -44,6 +44,7 @@ var noise = []struct {
 	{regexp.MustCompile(`compare-(own|lc)`), "compare"},
 	{regexp.MustCompile(`TestCompare[^ /]*/\d+|/tmp/TestCompare\S*/\d+`), "TMP"},
 	{regexp.MustCompile(`(?m)^ +[RT]X (packets|bytes).*\n`), ""}, // on the host's network
+	{regexp.MustCompile(`(?m)^Max locked memory.*\n`), ""},       // with libcontainer it depends on who loads BPF programs meanwhile
 	{regexp.MustCompile(`(?m)^total \d+\n`), ""},
 	{regexp.MustCompile(`(?m)^\d+ \d+ 0 -1$`), "SESSION 0 -1"},
 	{regexp.MustCompile(`(?m)^dr-xr-xr-x +\d+ (root .* proc)$`), "$1"},

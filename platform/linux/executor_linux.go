@@ -81,7 +81,7 @@ func New(cfg Config) (*Executor, error) {
 		// libcontainer then cannot seal the program by an overlay of its folder, and copies it for each process it starts.
 		e.log.Warn("the state directory is below the program's own folder: every container starts much slower", "state", cfg.Root, "program", self)
 	}
-	if _, err := child.FileLimit(); err != nil {
+	if _, err := child.Limits(); err != nil {
 		e.log.Warn("containers start slower", "error", err)
 		e.libcontainer = true
 	}

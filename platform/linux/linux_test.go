@@ -159,6 +159,40 @@ func BenchmarkRun(b *testing.B) {
 	})
 }
 
+func BenchmarkExec(b *testing.B) {
+	needContainers(b)
+	e := newExecutor(b, b.TempDir())
+	c, err := e.Create(b.Context(), platformSpec(b, "bench", ociSpec("bench", "sleep", "1000")))
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := c.Init().Start(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	end := cpu(b)
+	for b.Loop() {
+		p, err := c.Exec(b.Context(), platform.ProcessSpec{ID: "e", OCI: json.RawMessage(`{"args":["true"],"cwd":"/","env":["PATH=/bin"]}`)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := p.Start(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		if exit, err := p.Wait(b.Context()); err != nil || exit.Status != 0 {
+			b.Fatal(exit, err)
+		}
+		if err := p.Delete(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	end()
+	_ = c.Init().Signal(b.Context(), 9, false)
+	_, _ = c.Init().Wait(b.Context())
+	if err := c.Delete(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+}
+
 func run(b testing.TB, e *linux.Executor, id string) {
 	s := ociSpec(id, "true")
 	data, _ := json.Marshal(s)

@@ -113,10 +113,12 @@ func (b *builder) begin() {
 			b.Call("reset a signal", unix.SYS_RT_SIGACTION, s, unsafe.Pointer(defaults), 0, 8)
 		}
 	}
-	if limit, err := child.FileLimit(); err != nil {
+	limits, err := child.Limits()
+	if err != nil {
 		b.fail(err)
-	} else {
-		b.Call("set the limit of open files", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, unsafe.Pointer(&limit), 0)
+	}
+	for i := range limits {
+		b.Call("set a resource limit", unix.SYS_PRLIMIT64, 0, limits[i].Kind, unsafe.Pointer(&limits[i].Limit), 0)
 	}
 	for i, f := range b.Stdio {
 		from := int(f.Fd())

@@ -131,13 +131,13 @@ func BenchmarkFork(b *testing.B) {
 	}
 }
 
-// TestFileLimit compares with what a program gets that Go executes.
-func TestFileLimit(t *testing.T) {
+// TestLimits compares with what a program gets that Go executes.
+func TestLimits(t *testing.T) {
 	var raised, after unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &raised); err != nil {
 		t.Fatal(err)
 	}
-	limit, err := FileLimit()
+	limits, err := Limits()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,7 @@ func TestFileLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := fmt.Sprintf("%d\n%d\n", limit.Cur, limit.Max); string(out) != want {
+	if want := fmt.Sprintf("%d\n%d\n", limits[0].Limit.Cur, limits[0].Limit.Max); string(out) != want {
 		t.Errorf("a program of ours has limits %q; want %q", out, want)
 	}
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &after); err != nil || after != raised {
