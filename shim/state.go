@@ -13,6 +13,7 @@ import (
 	"github.com/slipwayd/slipway/internal/opaque"
 	"github.com/slipwayd/slipway/shim/server"
 	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // refresh asks a shim how a process is; known is false when it knows of none.
@@ -31,6 +32,16 @@ func (m *Manager) refresh(ctx context.Context, c *conn, e *entry, execID string)
 	}
 	if err != nil {
 		return true, fmt.Errorf("cannot learn the state of task %q in namespace %q: %w", e.id, e.ns, err)
+	}
+	if _, ours := e.shim.(*builtin); ours && execID == "" {
+		var oom wrapperspb.BoolValue
+		err := c.callService(ctx, server.Extras, e.ns, "OOMKilled", &task.StateRequest{ID: e.id}, &oom)
+		if err != nil { // a shim of an earlier version
+			m.conf.Log.Debug("cannot learn whether a task ran out of memory", "namespace", e.ns, "id", e.id, "error", err)
+		}
+		if oom.Value {
+			e.oomKilled(time.Now())
+		}
 	}
 	status := Status(r.Status)
 	e.mu.Lock()

@@ -90,6 +90,15 @@ func (e *entry) setPaused(paused bool, at time.Time) {
 	}
 }
 
+// oomKilled notes that the kernel killed something in the task.
+func (e *entry) oomKilled(at time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if init := e.procs[""]; !at.Before(init.since) {
+		init.state.OOMKilled = true
+	}
+}
+
 // exited is entry.exited, which also lets go of what was kept for the process.
 func (m *Manager) exited(e *entry, execID string, x Exit, at time.Time) bool {
 	if !e.exited(execID, x, at) {
@@ -194,6 +203,10 @@ func (m *Manager) note(env *types.Envelope, at time.Time) bool {
 	case *events.TaskExecStarted:
 		if e := entry(v.ContainerID); e != nil {
 			e.started(v.ExecID, v.Pid, at)
+		}
+	case *events.TaskOOM:
+		if e := entry(v.ContainerID); e != nil {
+			e.oomKilled(at)
 		}
 	case *events.TaskPaused:
 		if e := entry(v.ContainerID); e != nil {

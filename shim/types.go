@@ -51,6 +51,7 @@ type State struct {
 	Streams               Streams
 	ExitStatus            uint32
 	ExitedAt              time.Time // zero while it lives
+	OOMKilled             bool      // the kernel has killed something in the task for lack of memory; told of init
 }
 
 // Exit is how a process ended.

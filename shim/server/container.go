@@ -28,6 +28,7 @@ type container struct {
 	init   *process
 	execs  map[string]*process
 	paused bool
+	oom    bool // the kernel killed something in it for memory
 }
 
 func (c *container) key() string { return key(c.ns, c.id) }
@@ -232,7 +233,7 @@ func destroy(ctx context.Context, c platform.Container) error {
 
 // adopt goes on with one container of a dead shim.
 func (s *Server) adopt(ctx context.Context, r record) {
-	c := &container{ns: r.Namespace, id: r.ID, bundle: r.Bundle, paused: r.Paused, execs: map[string]*process{}, settled: make(chan struct{})}
+	c := &container{ns: r.Namespace, id: r.ID, bundle: r.Bundle, paused: r.Paused, oom: r.OOMKilled, execs: map[string]*process{}, settled: make(chan struct{})}
 	close(c.settled)
 	var err error
 	if c.platform, err = s.conf.Executor.Adopt(ctx, c.key()); err != nil {
@@ -308,7 +309,15 @@ func (s *Server) watchOOM(c *container) {
 	if !ok {
 		return
 	}
-	err := n.OnOOM(func() { s.publish(c, "/tasks/oom", &events.TaskOOM{ContainerID: c.id}) })
+	err := n.OnOOM(func() {
+		c.mu.Lock()
+		if !c.oom {
+			c.oom = true
+			s.save(c)
+		}
+		c.mu.Unlock()
+		s.publish(c, "/tasks/oom", &events.TaskOOM{ContainerID: c.id})
+	})
 	if err != nil && !errors.Is(err, errdefs.ErrNotImplemented) {
 		s.conf.Log.Warn("cannot watch a container for lack of memory", "container", c.key(), "error", err)
 	}

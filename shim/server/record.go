@@ -18,6 +18,7 @@ import (
 type record struct {
 	Namespace, ID, Bundle string
 	Paused                bool                     `json:",omitempty"`
+	OOMKilled             bool                     `json:",omitempty"`
 	Init                  processRecord            `json:""`
 	Execs                 map[string]processRecord `json:",omitempty"`
 }
@@ -34,7 +35,7 @@ func (s *Server) recordPath(key string) string { return filepath.Join(s.conf.Sta
 
 // save writes c's record; c.mu is held. When the disk fails the container runs on, and only another shim would not find it.
 func (s *Server) save(c *container) {
-	r := record{Namespace: c.ns, ID: c.id, Bundle: c.bundle, Paused: c.paused, Init: c.init.record()}
+	r := record{Namespace: c.ns, ID: c.id, Bundle: c.bundle, Paused: c.paused, OOMKilled: c.oom, Init: c.init.record()}
 	for id, p := range c.execs {
 		if r.Execs == nil {
 			r.Execs = make(map[string]processRecord, len(c.execs))

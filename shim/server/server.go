@@ -104,7 +104,7 @@ func (s *Server) Register(t *ttrpc.Server) {
 	t.RegisterService(ServiceV2, desc)
 	t.RegisterService(ServiceV3, desc)
 	t.RegisterService(Extras, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
-		"ReopenLog": method(s.ReopenLog), "Reserve": method(s.Reserve), "KeepAll": method(s.KeepAll),
+		"ReopenLog": method(s.ReopenLog), "Reserve": method(s.Reserve), "KeepAll": method(s.KeepAll), "OOMKilled": method(s.OOMKilled),
 	}})
 }
 

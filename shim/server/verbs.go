@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // State tells how a process is.
@@ -39,6 +40,17 @@ func (s *Server) State(ctx context.Context, r *task.StateRequest) (*task.StateRe
 		resp.Status = tasktypes.Status_RUNNING
 	}
 	return resp, nil
+}
+
+// OOMKilled says whether the kernel killed something in a container for memory, at any time: what metrics tell only of one that runs.
+func (s *Server) OOMKilled(ctx context.Context, r *task.StateRequest) (*wrapperspb.BoolValue, error) {
+	c, err := s.find(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return wrapperspb.Bool(c.oom), nil
 }
 
 // Wait answers when a process has ended, however long that takes and however long ago it was.
