@@ -254,10 +254,9 @@ func (ct *Container) Remove(ctx context.Context) error {
 		_, err := ct.c.own.Remove(ctx, &slipwayapi.RemoveContainerRequest{Id: ct.ID})
 		return err
 	}
-	if t, err := ct.Task(ctx); err == nil {
-		if _, err := t.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
-			return err
-		}
+	task := Task{Process{ct: ct}}
+	if _, err := task.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
+		return err
 	}
 	return ct.Delete(ctx)
 }

@@ -67,11 +67,14 @@ func lifecycle(ctx context.Context, d *daemon, img client.ImageDetail) error {
 	if err != nil {
 		return errors.Join(err, ct.Delete(ctx))
 	}
-	exit, err := task.Run(ctx)
-	if err == nil && exit.Code != 0 {
-		err = fmt.Errorf("true ended with %d", exit.Code)
+	err = task.Start(ctx)
+	if err == nil {
+		var exit client.Exit
+		if exit, err = task.Wait(ctx); err == nil && exit.Code != 0 {
+			err = fmt.Errorf("true ended with %d", exit.Code)
+		}
 	}
-	return errors.Join(err, ct.Delete(ctx))
+	return errors.Join(err, ct.Remove(ctx))
 }
 
 func create(ctx context.Context, d *daemon, img client.ImageDetail, args ...string) (*client.Container, error) {
