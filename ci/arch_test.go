@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 	"image/lazyindex":       {"image", "image/reference", "content", "storage", "storage/lazyfuse", "internal"},
 	"network":               {"internal"},
 	"spec":                  {"internal"},
-	"engine":                {"content", "storage", "platform", "shim", "metadata", "image", "image/lazyindex", "network", "internal", "spec"},
+	"engine":                {"content", "storage", "platform", "shim", "metadata", "image", "image/reference", "image/lazyindex", "network", "internal", "spec"},
 	"api":                   {"engine", "metadata", "shim", "storage", "content", "image", "internal"},
 	"client":                {"api", "spec", "image/reference", "storage", "internal"},
 	"cmd":                   {"*"},
