@@ -33,6 +33,9 @@ func (d *Driver) Locate(ctx context.Context, desc ocispec.Descriptor, src conten
 	if !index.Promised(desc.Annotations) {
 		return storage.LayerIndex{}, fmt.Errorf("the image names no table of contents for it: %w", errdefs.ErrNotFound)
 	}
+	if desc.Size <= index.TailSize {
+		return storage.LayerIndex{}, fmt.Errorf("with %d bytes it is here as soon as its table of contents: %w", desc.Size, errdefs.ErrOutOfRange)
+	}
 	var tail []byte
 	begin := desc.Size
 	t, err := index.Locate(desc.Annotations, nil, desc.Size)
