@@ -71,8 +71,8 @@ func TestConvert(t *testing.T) {
 // TestReproducible converts with and without company, and compares with digests that were written down.
 func TestReproducible(t *testing.T) {
 	want := map[Format]digest.Digest{
-		EStargz:     "sha256:827b18b2d120ab5820f642006572abda472cee609edb3567d5699fd85c6c7487",
-		ZstdChunked: "sha256:8cd15e1e08b6f0c9ceb3fde09b71292b84463fa2e322323ee3c348456f97c382",
+		EStargz:     "sha256:96a406359e17ca1b14b82f79bf46333f5a8ce22597115aab7fd2a039b0b9fa76",
+		ZstdChunked: "sha256:c7826877febfa7a33227d5e2738ebcc1e618c13129ec02fd817a254d836c13f2",
 	}
 	built := build(t, sample())
 	for _, f := range formats {

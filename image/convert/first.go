@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -36,18 +37,16 @@ func (c *converter) order(ctx context.Context, jobs []*job) error {
 			}
 		}
 	}
-	picked := map[string]bool{}
+	listed := map[*tocEntry]bool{}
 	pick := func(name string) {
-		k := tree[name]
-		if !layers[k.layer].tidy || picked[name] {
-			return
+		layer := tree[name].layer
+		if !layers[layer].tidy {
+			return // the order of its entries has a meaning
 		}
-		picked[name] = true
-		j := jobs[k.layer]
-		for _, n := range append(above(name), name) { // a directory may be in several layers
-			if e := layers[k.layer].at[n]; e != nil && !e.implied && !e.linked {
-				j.first = append(j.first, n)
-				e.linked = true // is in the list
+		for _, n := range append(above(name), name) {
+			if e := layers[layer].at[n]; e != nil && !e.implied && !listed[e] {
+				listed[e] = true
+				jobs[layer].first = append(jobs[layer].first, n)
 			}
 		}
 	}
@@ -57,38 +56,47 @@ func (c *converter) order(ctx context.Context, jobs []*job) error {
 	return nil
 }
 
-// scan reads the names of a layer. One that does not fit into the format has none.
+// scan reads the names of a layer. One that is not converted has none.
 func (c *converter) scan(ctx context.Context, j *job) (*toc, error) {
 	t := newTOC(false)
+	if j.result.Digest != "" {
+		return t, nil
+	}
 	err := c.open(ctx, j, c.report.part(j.desc), func(r io.Reader) error {
-		a := newArchive(r)
-		for {
-			e, err := a.next()
-			if err == io.EOF {
+		return entries(r, func(e entry) error {
+			if readersOnly(e.Name) {
 				return nil
 			}
-			if err != nil {
-				return err
-			}
-			if !readersOnly(e.Name) {
-				if _, err := t.add(e.Header); err != nil {
-					return err
-				}
-			}
-			if e.body != nil {
-				if _, err := io.Copy(io.Discard, e.body); err != nil {
-					return err
-				}
-			}
-		}
+			_, err := t.add(e.Header)
+			return err
+		})
 	})
 	if errors.As(err, new(unfit)) {
 		return newTOC(false), nil
 	}
-	for _, e := range t.entries {
-		e.linked = false // means something else from here on
-	}
 	return t, err
+}
+
+// entries calls fn for every entry of an archive. It may leave content unread.
+func entries(r io.Reader, fn func(entry) error) error {
+	a := newArchive(r)
+	for {
+		e, err := a.next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := fn(e); err != nil {
+			return err
+		}
+		if e.body != nil {
+			if _, err := io.Copy(io.Discard, e.body); err != nil {
+				return errContent(e, err)
+			}
+		}
+	}
 }
 
 const maxLinks = 40 // as the kernel has it
@@ -182,28 +190,23 @@ func (c *converter) spool(ctx context.Context, j *job, to io.Writer) (map[string
 	}
 	offset := int64(0)
 	err := c.open(ctx, j, c.report.part(j.desc), func(r io.Reader) error {
-		a := newArchive(r)
-		for {
-			e, err := a.next()
-			if err == io.EOF {
+		return entries(r, func(e entry) error {
+			name := clean(e.Name)
+			if !wanted[name] {
 				return nil
 			}
+			e.raw = bytes.Clone(e.raw)
+			found[name] = spooled{e, offset}
+			if e.body == nil {
+				return nil
+			}
+			n, err := io.Copy(to, e.body)
+			offset += n
 			if err != nil {
-				return err
+				return fmt.Errorf("cannot copy %.300q: %w", e.Name, err)
 			}
-			dst := io.Discard
-			if name := clean(e.Name); wanted[name] {
-				e.raw = append([]byte(nil), e.raw...)
-				found[name] = spooled{e, offset}
-				dst = to
-				offset += contentSize(e)
-			}
-			if e.body != nil {
-				if _, err := io.Copy(dst, e.body); err != nil {
-					return fmt.Errorf("cannot copy %.300q: %w", e.Name, err)
-				}
-			}
-		}
+			return nil
+		})
 	})
 	return found, err
 }

@@ -173,7 +173,7 @@ func everything() []ociimage.File {
 	return []ociimage.File{
 		ociimage.Dir("./", 0o755), ociimage.Dir("usr", 0o755), ociimage.Dir("usr/bin", 0o711), noted,
 		ociimage.Regular("etc/empty", 0o600, ""), ociimage.Regular("etc/<hosts> & \u2028", 0o644, "127.0.0.1 localhost\n"), su,
-		ociimage.Regular("big", 0o644, noise(2, 3*chunkSize+5)), ociimage.Regular("even", 0o644, noise(4, 2*chunkSize)),
+		ociimage.Regular("big", 0o644, noise(2, chunkSize+5)), ociimage.Regular("even", 0o644, noise(4, 2*chunkSize)),
 		ociimage.Symlink("bin", "usr/bin"), ociimage.Hardlink("usr/bin/sudo", "usr/bin/su"), ociimage.Hardlink("usr/bin/third", "usr/bin/sudo"),
 		file(tar.TypeChar, tar.Header{Name: "dev/tty", Mode: 0o620, Devmajor: 5, Gid: 5}), file(tar.TypeBlock, tar.Header{Name: "dev/sda", Mode: 0o660, Devmajor: 8, Devminor: 300}),
 		file(tar.TypeFifo, tar.Header{Name: "run/pipe", Mode: 0o600}), ociimage.Whiteout("gone/file"), ociimage.Dir("opaque", 0o750),
@@ -225,19 +225,23 @@ func described(t testing.TB, x *index.Index, blob []byte) []string {
 // recorded is the index of a plain layer.
 func recorded(t testing.TB, blob []byte) *index.Index {
 	t.Helper()
-	r, err := index.NewRecorder(bytes.NewReader(blob), index.Limits{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	if _, err := io.Copy(io.Discard, struct{ io.Reader }{r}); err != nil {
-		t.Fatal(err)
-	}
-	x, err := r.Finish()
+	x, err := tryRecord(blob)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return x
+}
+
+func tryRecord(blob []byte) (*index.Index, error) {
+	r, err := index.NewRecorder(bytes.NewReader(blob), index.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if _, err := io.Copy(io.Discard, struct{ io.Reader }{r}); err != nil {
+		return nil, err
+	}
+	return r.Finish()
 }
 
 // located is the index that a converted layer brings.

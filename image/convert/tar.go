@@ -59,6 +59,14 @@ func (a *archive) next() (entry, error) {
 // rest is what follows the end of the archive.
 func (a *archive) rest() io.Reader { return a.src.r }
 
+// errContent is why the content of an entry could not be read.
+func errContent(e entry, err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return fmt.Errorf("cannot read %.300q in the layer: %w", e.Name, err)
+}
+
 func hasContent(h *tar.Header) bool {
 	switch h.Typeflag {
 	case tar.TypeLink, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeDir, tar.TypeFifo, tar.TypeXGlobalHeader:

@@ -133,7 +133,7 @@ func (w *writer) body(t *tocEntry, e entry) error {
 		p.raw = slices.Grow(p.raw, int(n))[:n]
 		p.body, p.entry = int(n), at
 		if _, err := io.ReadFull(e.body, p.raw); err != nil {
-			return fmt.Errorf("cannot read %.300q in the layer: %w", e.Name, err)
+			return errContent(e, err)
 		}
 		w.format.content(p.raw)
 		if n < e.Size {
