@@ -59,8 +59,7 @@ func (r *Remote) listReferrers(ctx context.Context, e *endpoint, subject digest.
 		query.Set("artifactType", types[0])
 	}
 	all, next, err := r.referrersPage(ctx, e, "/referrers/"+subject.String(), query)
-	var status *statusError
-	if errors.As(err, &status) && (status.status == http.StatusNotFound || status.status == http.StatusMethodNotAllowed || status.status == http.StatusBadRequest) || errors.Is(err, errNoIndex) {
+	if lacksReferrers(err) {
 		r.noReferrers.Store(e.URL.Host, nil)
 		return r.listReferrers(ctx, e, subject, types)
 	}
@@ -70,6 +69,21 @@ func (r *Remote) listReferrers(ctx context.Context, e *endpoint, subject digest.
 		all = append(all, more...)
 	}
 	return all[:min(len(all), maxReferrers)], err
+}
+
+// lacksReferrers says whether an answer means that there is no such API. That the repository is not there says nothing of it.
+func lacksReferrers(err error) bool {
+	var status *statusError
+	if !errors.As(err, &status) {
+		return errors.Is(err, errNoIndex)
+	}
+	switch status.status {
+	case http.StatusMethodNotAllowed, http.StatusBadRequest:
+		return true
+	case http.StatusNotFound:
+		return !strings.HasPrefix(status.detail, "NAME_UNKNOWN")
+	}
+	return false
 }
 
 var errNoIndex = errors.New("the registry answers something else than an image index")
