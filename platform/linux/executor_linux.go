@@ -33,6 +33,7 @@ type Executor struct {
 	privileges   privileges
 	libcontainer bool
 	reaper       *reaper
+	hierarchies  hierarchies
 	oom          *oomWatcher
 	closed       chan struct{}
 	background   sync.WaitGroup // goroutines that wait for processes to end, or for mounts to

@@ -11,7 +11,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/cgroups"
-	"github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/configs/validate"
@@ -39,7 +38,7 @@ func (c *container) prepareOwn(config *configs.Config) error {
 	if err := validate.Validate(config); err != nil {
 		return err
 	}
-	cg, err := manager.New(config.Cgroups)
+	cg, err := c.e.hierarchies.newCgroup(config.Cgroups)
 	if err != nil {
 		return err
 	}
@@ -124,7 +123,7 @@ func (c *container) spawnOwn(program *libcontainer.Process) (_ int, err error) {
 	if err := cg.Apply(init.Pid); err != nil {
 		return 0, fmt.Errorf("cannot put init into its cgroup: %w", err)
 	}
-	if err := cg.Set(c.own.config.Cgroups.Resources); err != nil {
+	if err := setResources(cg, c.own.config.Cgroups.Resources); err != nil {
 		return 0, fmt.Errorf("cannot set the limits of the cgroup: %w", err)
 	}
 	if err := init.Continue(); err != nil {
