@@ -40,7 +40,7 @@ var allowed = map[string][]string{
 	"network":               {"internal"},
 	"spec":                  {"internal"},
 	"engine":                {"content", "storage", "platform", "shim", "metadata", "image", "image/reference", "image/lazyindex", "network", "internal", "spec"},
-	"api":                   {"engine", "metadata", "shim", "storage", "content", "image", "internal"},
+	"api":                   {"engine", "metadata", "shim", "storage", "content", "image", "internal", "spec"},
 	"client":                {"api", "spec", "image/reference", "storage", "internal"},
 	"cmd":                   {"*"},
 	"testsuite":             {"content", "storage", "storage/lazyfuse", "platform", "internal", "metadata"},

@@ -111,9 +111,6 @@ func (d *PodDocument) namespaces(s *specs.Spec) error {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: kind, Path: path})
 		}
 	}
-	if user := d.Pod.Security.Namespaces.User; user != nil && user.Mode == ModePod {
-		s.Linux.UIDMappings, s.Linux.GIDMappings = mappings(user.UIDs), mappings(user.GIDs)
-	}
 	return nil
 }
 

@@ -20,6 +20,7 @@ type criConfig struct {
 	SELinux        bool                     `toml:"selinux"`
 	CNIConfDir     string                   `toml:"cni_conf_dir"`
 	CNIBinDirs     []string                 `toml:"cni_bin_dirs"`
+	CDISpecDirs    []string                 `toml:"cdi_spec_dirs"`
 	Runtimes       map[string]runtimeConfig `toml:"runtimes"`
 }
 
@@ -43,6 +44,7 @@ func defaultCRI() criConfig {
 	return criConfig{
 		Enabled: true, DefaultRuntime: defaultClass, PauseImage: "registry.k8s.io/pause:3.10.1",
 		CNIConfDir: "/etc/cni/net.d", CNIBinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"},
+		CDISpecDirs: []string{"/etc/cdi", "/var/run/cdi"},
 	}
 }
 
@@ -70,6 +72,8 @@ selinux = false
 # Network configuration of pods (CNI): the first file by name. It is read again when it changes.
 cni_conf_dir = "/etc/cni/net.d"
 cni_bin_dirs = ["/opt/cni/bin", "/usr/lib/cni"]
+# Where vendors describe devices that containers may name (Container Device Interface).
+cdi_spec_dirs = ["/etc/cdi", "/var/run/cdi"]
 `
 
 // check refuses what could not work, before anything runs.
@@ -99,6 +103,6 @@ func wirePods(c config, eng *engine.Engine, holder string, log *slog.Logger) (*p
 	})
 	return pods.New(eng, pods.Config{
 		State: filepath.Clean(c.State), DefaultRuntime: c.CRI.DefaultRuntime, Runtimes: runtimes, Pause: c.CRI.Pause, PauseImage: c.CRI.PauseImage,
-		Holder: holder, SystemdCgroup: c.CRI.SystemdCgroup, SELinux: c.CRI.SELinux, Network: cni, Log: log,
+		Holder: holder, SystemdCgroup: c.CRI.SystemdCgroup, SELinux: c.CRI.SELinux, CDISpecDirs: c.CRI.CDISpecDirs, Network: cni, Log: log,
 	})
 }

@@ -206,7 +206,7 @@ func (m *Manager) document(ctx context.Context, p *pod, c *container, img *image
 			return nil, err
 		}
 	}
-	return doc, nil
+	return doc, m.injectDevices(doc, s)
 }
 
 // podFiles are what all containers of a pod see: its name, hosts, resolver and shared memory.

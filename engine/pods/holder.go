@@ -55,7 +55,7 @@ func (m *Manager) startHolder(ctx context.Context, p *pod) error {
 	if err != nil {
 		return err
 	}
-	rootfs := []storage.Mount{{Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=755", "size=64k", "nosuid", "nodev"}}}
+	rootfs := holderRoot(p.record.Spec.Security.Namespaces.User)
 	if m.wantsHolder(p) && m.conf.PauseImage != "" {
 		rootfs = nil
 		if err := m.pauseContainer(ctx, p, &c, doc); err != nil {
@@ -83,6 +83,15 @@ func (m *Manager) startHolder(ctx context.Context, p *pod) error {
 	p.record.Held = true
 	m.mu.Unlock()
 	return nil
+}
+
+// holderRoot is an empty file system that belongs to the root of the pod's user namespace.
+func holderRoot(u *spec.UserNamespace) []storage.Mount {
+	options := []string{"mode=755", "size=64k", "nosuid", "nodev"}
+	if u != nil && u.Mode == spec.ModePod {
+		options = append(options, fmt.Sprintf("uid=%d", u.UIDs[0].Host), fmt.Sprintf("gid=%d", u.GIDs[0].Host))
+	}
+	return []storage.Mount{{Type: "tmpfs", Source: "tmpfs", Options: options}}
 }
 
 // pauseContainer makes the record of a holder that runs an image.

@@ -45,7 +45,8 @@ type Config struct {
 	PauseImage     string // unpacked when Pause is set
 	Holder         string // slipway-shim: "pause" as its argument makes it an init that does nothing
 	SystemdCgroup  bool
-	SELinux        bool // labels are honoured; without, they are ignored
+	SELinux        bool     // labels are honoured; without, they are ignored
+	CDISpecDirs    []string // where vendors describe devices
 	Network        Network
 	Log            *slog.Logger
 }

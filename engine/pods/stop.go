@@ -174,7 +174,7 @@ func (m *Manager) stopPod(ctx context.Context, p *pod) error {
 // quiesce lets nothing begin in the pod any more, and waits for what has begun.
 func (m *Manager) quiesce(ctx context.Context, p *pod) error {
 	m.mu.Lock()
-	p.stopping = true
+	p.stopping, p.ready = true, false
 	var idle chan struct{}
 	if p.busy > 0 {
 		if p.idle == nil {
