@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipwayd/slipway/image"
 	"github.com/slipwayd/slipway/image/lazyindex"
@@ -83,7 +83,10 @@ type lazyPull struct {
 	mode   string
 	remote registry.Options
 
+	under sync.WaitGroup // locating; ends with the pull's contexts
+
 	mu          sync.Mutex
+	located     map[digest.Digest]*located    // by blob
 	lookup      *lazyindex.Lookup             // of indexes beside the image; begun by the first layer that needs it
 	credentials map[string]storage.Credential // that the pull was asked for
 	reasons     map[digest.Digest]string      // by chain ID, why a layer is pulled in full
@@ -92,7 +95,7 @@ type lazyPull struct {
 // newLazyPull prepares a pull; it notes the credentials that remote gives, so that a server can renew its tokens when the
 // client is gone. The caller closes it.
 func (e *Engine) newLazyPull(mode string, remote *registry.Options) *lazyPull {
-	p := &lazyPull{e: e, mode: mode, credentials: map[string]storage.Credential{}, reasons: map[digest.Digest]string{}}
+	p := &lazyPull{e: e, mode: mode, credentials: map[string]storage.Credential{}, reasons: map[digest.Digest]string{}, located: map[digest.Digest]*located{}}
 	if ask := remote.Credentials; ask != nil {
 		remote.Credentials = func(ctx context.Context, host string) (registry.Credential, error) {
 			c, err := ask(ctx, host)
@@ -108,23 +111,24 @@ func (e *Engine) newLazyPull(mode string, remote *registry.Options) *lazyPull {
 	return p
 }
 
-// find looks for an index that somebody has made of a layer which has none of its own.
-func (p *lazyPull) find(ctx context.Context, layer image.Layer, remote *registry.Remote) (storage.LayerIndex, error) {
+// begin looks for what is beside the image's manifest, once.
+func (p *lazyPull) begin(ctx context.Context, remote *registry.Remote, manifest ocispec.Descriptor) *lazyindex.Lookup {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.lookup == nil {
-		p.lookup = p.e.indexes.Begin(context.WithoutCancel(ctx), remote, layer.Manifest)
+		p.lookup = p.e.indexes.Begin(context.WithoutCancel(ctx), remote, manifest)
 	}
-	p.mu.Unlock()
-	return p.lookup.Find(ctx, layer)
+	return p.lookup
 }
 
 // close ends what is under way.
 func (p *lazyPull) close() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.lookup != nil {
 		p.lookup.Close()
 	}
+	p.mu.Unlock()
+	p.under.Wait()
 }
 
 // source says how to get at a layer from now on.
@@ -158,75 +162,6 @@ func (p *lazyPull) reason(chain digest.Digest) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.reasons[chain]
-}
-
-// offerTime is how long may be looked for an index before a layer is pulled in full.
-const offerTime = 15 * time.Second
-
-// Offer implements image.LazyLayers.
-func (l imageLayers) Offer(ctx context.Context, layer image.Layer, remote *registry.Remote) (image.Offer, error) {
-	if l.lazy == nil {
-		return nil, errNotLazy
-	}
-	ctx, cancel := context.WithTimeout(ctx, offerTime)
-	defer cancel()
-	x, err := l.index(ctx, layer, remote)
-	if err != nil {
-		l.lazy.refuse(layer.Chain, err)
-		return nil, err
-	}
-	return func(ctx context.Context, s image.Staged) error {
-		return s.(*stagedLayer).attach(ctx, x, l.lazy.source(layer))
-	}, nil
-}
-
-var errNotLazy = errors.New("layers are pulled in full, as asked")
-
-// index finds out what is where in a layer, or why that cannot be had.
-func (l imageLayers) index(ctx context.Context, layer image.Layer, remote *registry.Remote) (x storage.LayerIndex, err error) {
-	driver, ok := l.s.driver.(storage.Lazy)
-	if !ok {
-		return x, fmt.Errorf("snapshotter %s serves no layers that are not here", l.s.name)
-	}
-	if l.lazy.mode == LazyNever {
-		return x, errNotLazy
-	}
-	if l.lazy.mode == LazyAuto && layer.Desc.Size < l.s.e.lazy.Minimum {
-		return x, fmt.Errorf("with %d bytes it is here as soon as its index would be", layer.Desc.Size)
-	}
-	if _, err := l.s.e.imageStore(l.s.scope).Info(ctx, layer.Desc.Digest); err == nil {
-		return x, errors.New("its blob was here before")
-	}
-	if err := driver.Available(ctx); err != nil {
-		return x, err
-	}
-	x, err = driver.Locate(ctx, layer.Desc, remote.WithRanges())
-	if err == nil || !errdefs.IsNotFound(err) || l.s.e.indexes == nil {
-		return x, err
-	}
-	return l.lazy.find(ctx, layer, remote)
-}
-
-// OnItsWay implements image.LazyLayers. A pull that is not to be lazy fetches what is on its way too.
-func (l imageLayers) OnItsWay(ctx context.Context, layer image.Layer) (bool, error) {
-	driver, ok := l.s.driver.(storage.Lazy)
-	if !ok || l.lazy == nil || l.lazy.mode == LazyNever {
-		return false, nil
-	}
-	snapshot, err := l.s.Stat(ctx, layer.Chain.String())
-	if err != nil {
-		return false, err
-	}
-	lazies, err := driver.Lazies(ctx, false)
-	if err != nil {
-		return false, err
-	}
-	for _, z := range lazies {
-		if z.ID == snapshot.LayerID {
-			return !z.Filled, nil
-		}
-	}
-	return false, nil
 }
 
 // Attach makes an active snapshot that is still empty show a layer that is in a registry. After an error Remove it.

@@ -26,9 +26,11 @@ func (l imageLayers) Scout(ctx context.Context, remote *registry.Remote, manifes
 
 // scout begins to look beside a manifest, in the place of one that was looked at before and not chosen.
 func (p *lazyPull) scout(ctx context.Context, remote *registry.Remote, manifest ocispec.Descriptor) {
-	p.close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.lookup != nil {
+		p.lookup.Close()
+	}
 	p.lookup = p.e.indexes.Begin(context.WithoutCancel(ctx), remote, manifest)
 }
 

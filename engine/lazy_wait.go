@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -144,6 +145,20 @@ func (e *Engine) collectBlobs(ctx context.Context, sc Scope, d ocispec.Descripto
 		if err := e.collectBlobs(ctx, sc, c, to, depth-1); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// here waits until all of a snapshot is here, for what layers that are served cannot do.
+func (s *Snapshots) here(ctx context.Context, key string) error {
+	layer, err := s.layer(ctx, key)
+	if err != nil {
+		return err
+	}
+	ids := append([]string{layer.ID}, layer.Parents...)
+	err = s.e.filler.hurryAll(ctx, func(l fillable) bool { return l.key.driver == s.name && slices.Contains(ids, l.key.id) })
+	if err != nil {
+		return fmt.Errorf("cannot wait for what is still in its registry: %w", err)
 	}
 	return nil
 }

@@ -12,6 +12,9 @@ import (
 	"github.com/slipwayd/slipway/storage"
 )
 
+// uidMapLabel asks that a snapshot be seen under other ids (containerd's core/snapshots).
+const uidMapLabel = "containerd.io/snapshot/uidmapping"
+
 // Snapshots is one driver's snapshots in one namespace. The graph is metadata's, the bytes are the driver's; calls for one
 // snapshot wait for each other.
 //
@@ -82,6 +85,11 @@ func (s *Snapshots) View(ctx context.Context, key, parent string, labels map[str
 }
 
 func (s *Snapshots) create(ctx context.Context, key, parent string, kind storage.Kind, labels map[string]string) ([]storage.Mount, error) {
+	if _, lazy := s.driver.(storage.Lazy); lazy && parent != "" && labels[uidMapLabel] != "" {
+		if err := s.here(ctx, parent); err != nil { // FUSE mounts have no id maps
+			return nil, err
+		}
+	}
 	unlock, err := s.lock(ctx, key)
 	if err != nil {
 		return nil, err

@@ -27,6 +27,8 @@ type Scout interface {
 	// Scout begins to look, while manifest, config and all that follows are fetched. It must not block. manifest has its annotations if
 	// an index names it. done, when the pull ends, gives up what is still under way.
 	Scout(ctx context.Context, remote *registry.Remote, manifest ocispec.Descriptor) (done func())
+	// Foresee names the layers that will be asked for, while their config is fetched. It must not block.
+	Foresee(ctx context.Context, remote *registry.Remote, layers []ocispec.Descriptor)
 }
 
 // Offer makes a staged layer show its files, in the place of Staged.Apply. It asks no network.

@@ -135,7 +135,9 @@ func (p *puller) unpack(ctx context.Context, f found) (digest.Digest, error) {
 	u := &unpacker{store: p.store, layers: p.layers, recorder: p.recorder, limits: p.limits, name: p.name, remote: p.remote, manifest: f.desc}
 	u.part = func(d ocispec.Descriptor) *part { return p.report.part(refKey(d), f.desc.Digest, d) }
 	u.fetch = func(ctx context.Context, d ocispec.Descriptor, to *pipe) error { return p.blob(ctx, d, to, u.part(d)) }
-	u.elsewhere = func(ctx context.Context, d ocispec.Descriptor, err error) bool { return p.elsewhere(ctx, d, u.part(d), err) }
+	u.elsewhere = func(ctx context.Context, d ocispec.Descriptor, err error) bool {
+		return p.elsewhere(ctx, d, u.part(d), err)
+	}
 	return u.unpack(ctx, *f.doc.Config, f.config, f.doc.Layers)
 }
 
@@ -234,7 +236,11 @@ func (p *puller) manifest(ctx context.Context, d ocispec.Descriptor, parent dige
 	if at, ok := p.chosen[d.Digest]; ok {
 		return at, nil
 	}
-	if scout, ok := p.layers.(Scout); ok && !p.all {
+	scout, _ := p.layers.(Scout)
+	if p.all {
+		scout = nil // most of what is followed is not unpacked
+	}
+	if scout != nil {
 		p.scouts = append(p.scouts, scout.Scout(ctx, p.remote, d))
 	}
 	doc, err := p.document(ctx, d, parent)
@@ -245,6 +251,9 @@ func (p *puller) manifest(ctx context.Context, d ocispec.Descriptor, parent dige
 		return 0, fmt.Errorf("manifest %s has %d layers, more than the %d allowed: %w", d.Digest, len(doc.Layers), p.limits.Layers, errdefs.ErrOutOfRange)
 	}
 	f := found{desc: d, doc: doc}
+	if scout != nil {
+		scout.Foresee(ctx, p.remote, doc.Layers)
+	}
 	if isConfig(doc.Config.MediaType) {
 		_, err := p.bytes(ctx, *doc.Config, p.limits.Config, p.report.part(refKey(*doc.Config), d.Digest, *doc.Config), func(data []byte) (map[string]string, error) {
 			var err error

@@ -145,6 +145,8 @@ type scoutLayers struct {
 	seen []string
 }
 
+func (s *scoutLayers) Foresee(context.Context, *registry.Remote, []ocispec.Descriptor) {}
+
 func (s *scoutLayers) Scout(_ context.Context, _ *registry.Remote, manifest ocispec.Descriptor) func() {
 	fetched := s.r.Count(double.Match{Method: "GET", Digest: manifest.Digest})
 	s.seen = append(s.seen, fmt.Sprint(manifest.Digest, manifest.Platform != nil, fetched))

@@ -1,0 +1,137 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/slipwayd/slipway/image"
+	"github.com/slipwayd/slipway/image/registry"
+	"github.com/slipwayd/slipway/storage"
+)
+
+var _ image.Scout = imageLayers{}
+
+// offerTime is how long may be looked for an index before a layer is pulled in full.
+const offerTime = 15 * time.Second
+
+// Offer implements image.LazyLayers.
+func (l imageLayers) Offer(ctx context.Context, layer image.Layer, remote *registry.Remote) (image.Offer, error) {
+	if l.lazy == nil {
+		return nil, errNotLazy
+	}
+	ctx, cancel := context.WithTimeout(ctx, offerTime)
+	defer cancel()
+	x, err := l.index(ctx, layer, remote)
+	if err != nil {
+		l.lazy.refuse(layer.Chain, err)
+		return nil, err
+	}
+	return func(ctx context.Context, s image.Staged) error {
+		return s.(*stagedLayer).attach(ctx, x, l.lazy.source(layer))
+	}, nil
+}
+
+var errNotLazy = errors.New("layers are pulled in full, as asked")
+
+// Foresee implements image.Scout.
+func (l imageLayers) Foresee(ctx context.Context, remote *registry.Remote, layers []ocispec.Descriptor) {
+	if l.serves() {
+		for _, d := range layers {
+			l.locate(ctx, d, remote)
+		}
+	}
+}
+
+// serves says whether this pull leaves any layers where they are.
+func (l imageLayers) serves() bool {
+	_, ok := l.s.driver.(storage.Lazy)
+	return ok && l.lazy != nil && l.lazy.mode != LazyNever
+}
+
+// located is what a layer's blob says of itself.
+type located struct {
+	done chan struct{} // closed when the rest is valid
+	x    storage.LayerIndex
+	err  error
+}
+
+// locate begins to look into a layer's blob, once.
+func (l imageLayers) locate(ctx context.Context, d ocispec.Descriptor, remote *registry.Remote) *located {
+	p := l.lazy
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	z := p.located[d.Digest]
+	if z == nil {
+		z = &located{done: make(chan struct{})}
+		p.located[d.Digest] = z
+		p.under.Go(func() {
+			defer close(z.done)
+			ctx, cancel := context.WithTimeout(ctx, offerTime)
+			defer cancel()
+			z.x, z.err = l.own(ctx, d, remote)
+		})
+	}
+	return z
+}
+
+// index finds out what is where in a layer, or why that cannot be had.
+func (l imageLayers) index(ctx context.Context, layer image.Layer, remote *registry.Remote) (storage.LayerIndex, error) {
+	z := l.locate(ctx, layer.Desc, remote)
+	select {
+	case <-z.done:
+	case <-ctx.Done():
+		return storage.LayerIndex{}, ctx.Err()
+	}
+	if z.err == nil || !errdefs.IsNotFound(z.err) || l.s.e.indexes == nil {
+		return z.x, z.err
+	}
+	return l.lazy.begin(ctx, remote, layer.Manifest).Find(ctx, layer)
+}
+
+// own answers the table of contents of a layer's blob. NotFound when it has none.
+func (l imageLayers) own(ctx context.Context, d ocispec.Descriptor, remote *registry.Remote) (x storage.LayerIndex, err error) {
+	driver, ok := l.s.driver.(storage.Lazy)
+	if !ok {
+		return x, fmt.Errorf("snapshotter %s serves no layers that are not here", l.s.name)
+	}
+	if l.lazy.mode == LazyNever {
+		return x, errNotLazy
+	}
+	if l.lazy.mode == LazyAuto && d.Size < l.s.e.lazy.Minimum {
+		return x, fmt.Errorf("with %d bytes it is here as soon as its index would be", d.Size)
+	}
+	if _, err := l.s.e.imageStore(l.s.scope).Info(ctx, d.Digest); err == nil {
+		return x, errors.New("its blob was here before")
+	}
+	if err := driver.Available(ctx); err != nil {
+		return x, err
+	}
+	return driver.Locate(ctx, d, remote.WithRanges())
+}
+
+// OnItsWay implements image.LazyLayers. A pull that is not to be lazy fetches what is on its way too.
+func (l imageLayers) OnItsWay(ctx context.Context, layer image.Layer) (bool, error) {
+	driver, ok := l.s.driver.(storage.Lazy)
+	if !ok || l.lazy == nil || l.lazy.mode == LazyNever {
+		return false, nil
+	}
+	snapshot, err := l.s.Stat(ctx, layer.Chain.String())
+	if err != nil {
+		return false, err
+	}
+	lazies, err := driver.Lazies(ctx, false)
+	if err != nil {
+		return false, err
+	}
+	for _, z := range lazies {
+		if z.ID == snapshot.LayerID {
+			return !z.Filled, nil
+		}
+	}
+	return false, nil
+}
