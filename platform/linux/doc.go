@@ -5,6 +5,11 @@
 // libcontainer's container code; it never imports the daemon, protobuf services or a storage driver. Whoever uses it must
 // be able to act as the container's init when executed as "init": see package reexec.
 //
+// Plain containers, which most are, are set up without libcontainer's init: their first process is a forked child of this one
+// that runs a program of system calls (packages bringup and child), and so are processes executed in them. What is plain is
+// decided by bringup.Plain; all else, terminals among it, is libcontainer's, which is told of a plain container when
+// it is needed there (container.libcontainer). Config.Libcontainer turns our own way off.
+//
 // A container whose options name another OCI runtime (crun, youki, runsc, a runc by its path) is run by that one's command
 // line, under the same state, watching and clean-up.
 //
