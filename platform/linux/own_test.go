@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -243,4 +244,54 @@ func filterOf(t *testing.T, s *specs.Spec, lc bool) *bpf.VM {
 		t.Fatal(err)
 	}
 	return vm
+}
+
+// TestJoinPod has a container live in another's namespaces, its processes beside the other's, as those of a pod do.
+func TestJoinPod(t *testing.T) {
+	needContainers(t)
+	e := newExecutor(t, t.TempDir())
+	pod := ociSpec("pod", "sleep", "1000")
+	pod.Linux.Namespaces = append(pod.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
+	first, err := e.Create(t.Context(), platformSpec(t, "pod", pod))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Init().Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ns := func(name string) string { return fmt.Sprintf("/proc/%d/ns/%s", first.Init().Pid(), name) }
+	s := ociSpec("member", "sh", "-c", "hostname; echo; cat /proc/1/cmdline; echo; test $$ -gt 1 && echo beside; busybox readlink /proc/self/ns/net; busybox readlink /proc/self/ns/pid; busybox readlink /proc/self/ns/ipc")
+	s.Hostname = ""
+	s.Linux.Namespaces = []specs.LinuxNamespace{
+		{Type: specs.MountNamespace}, {Type: specs.NetworkNamespace, Path: ns("net")}, {Type: specs.IPCNamespace, Path: ns("ipc")},
+		{Type: specs.UTSNamespace, Path: ns("uts")}, {Type: specs.PIDNamespace, Path: ns("pid")},
+	}
+	p := platformSpec(t, "member", s)
+	if reason := linux.NotPlain(e, p); reason != "" {
+		t.Fatal("libcontainer's to set up: ", reason)
+	}
+	want := "box\n\nsleep\x001000\x00\nbeside\n"
+	for _, name := range []string{"net", "pid", "ipc"} {
+		link, err := os.Readlink(ns(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want += link + "\n"
+	}
+	if got, _ := runSpec(t, e, p); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	own, err := os.Readlink("/proc/self/ns/pid_for_children")
+	if outer, err2 := os.Readlink("/proc/self/ns/pid"); err != nil || err2 != nil || own != outer {
+		t.Errorf("this process's children are born in %s, %v; it is in %s, %v", own, err, outer, err2)
+	}
+	if err := first.Init().Signal(t.Context(), 9, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Init().Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 }
