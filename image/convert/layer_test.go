@@ -3,6 +3,7 @@ package convert
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -65,7 +66,10 @@ func tryConvert(c *converter, r io.Reader, out io.Writer) (written, error) {
 		return written{}, err
 	}
 	w := newWriter(out, f)
-	if err := w.archive(r, nil); err != nil {
+	if err = c.leading(context.Background(), &job{}, w); err == nil {
+		err = w.archive(r, nil)
+	}
+	if err != nil {
 		w.abandon()
 		return written{}, err
 	}
