@@ -24,7 +24,7 @@ var version = "dev"
 type options struct {
 	mount, state, cache string
 	noPassthrough       bool
-	quota               int64
+	quota, idle         int64
 	deadline            time.Duration
 }
 
@@ -72,6 +72,7 @@ func parse(name string, args []string) (o options, err error) {
 	f.StringVar(&o.cache, "cache", "", "directory for the bytes of layers")
 	f.BoolVar(&o.noPassthrough, "no-passthrough", false, "read complete files through the server too; overlays may then be stacked higher above the mount")
 	f.Int64Var(&o.quota, "quota", 0, "bytes that the cache may take; 0 for as many as the disk has room for")
+	f.Int64Var(&o.idle, "idle", 0, "bytes of the cache that may stay when no layer needs them; 0 for as many as the quota leaves")
 	f.DurationVar(&o.deadline, "deadline", 5*time.Minute, "how long a read waits for a registry that does not answer")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -90,7 +91,7 @@ func parse(name string, args []string) (o options, err error) {
 // args are the flags again, for the server's command line.
 func (o options) args() []string {
 	args := []string{"--mount", o.mount, "--state", o.state, "--cache", o.cache,
-		"--quota", strconv.FormatInt(o.quota, 10), "--deadline", o.deadline.String()}
+		"--quota", strconv.FormatInt(o.quota, 10), "--idle", strconv.FormatInt(o.idle, 10), "--deadline", o.deadline.String()}
 	if o.noPassthrough {
 		args = append(args, "--no-passthrough")
 	}

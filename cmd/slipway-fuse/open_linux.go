@@ -22,8 +22,11 @@ import (
 	"github.com/slipwayd/slipway/storage/lazyfuse/state"
 )
 
-// unitMemory is how many bytes of decoded units are kept, for all layers together.
-const unitMemory = 16 << 20
+// unitMemory and unitDisk are how many bytes of decoded units are kept, for all layers together.
+const (
+	unitMemory = 16 << 20
+	unitDisk   = 1 << 30
+)
 
 // opener makes layers of their state directories. The layers share its cache and connections.
 type opener struct {
@@ -37,18 +40,22 @@ func newOpener(opts options, log *slog.Logger) (*opener, error) {
 	if err := os.MkdirAll(opts.cache, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the lazy cache: %w", err)
 	}
-	c, err := cache.Open(opts.cache, cache.Options{Quota: opts.quota, Failed: func(err error) { log.Error("the lazy cache", "error", err) }})
+	c, err := cache.Open(opts.cache, cache.Options{Quota: opts.quota, Idle: opts.idle, Failed: func(err error) { log.Error("the lazy cache", "error", err) }})
 	if err != nil {
 		return nil, err
 	}
+	units, err := layer.NewUnits(unitMemory, opts.cache, unitDisk)
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
 	// The scheduler retries, orders and splits ranges, so the client does none of that.
 	client := registry.New(registry.Config{UserAgent: "slipway/" + version, Streams: 1, Retries: -1})
-	return &opener{cache: c, scheduler: fetch.New(fetch.Options{Deadline: opts.deadline}), client: client, units: layer.NewUnits(unitMemory)}, nil
+	return &opener{cache: c, scheduler: fetch.New(fetch.Options{Deadline: opts.deadline}), client: client, units: units}, nil
 }
 
 // Close ends reads that are under way and makes the cache durable.
 func (o *opener) Close() error {
-	return errors.Join(o.scheduler.Close(), o.cache.Close(), o.client.Close())
+	return errors.Join(o.scheduler.Close(), o.cache.Close(), o.units.Close(), o.client.Close())
 }
 
 // detail is what status says of what the layers share.

@@ -54,6 +54,7 @@ type lazyConfig struct {
 	Mode          string   `toml:"mode"`
 	Path          string   `toml:"path"`
 	Cache         size     `toml:"cache"`
+	Keep          size     `toml:"keep"`
 	Deadline      duration `toml:"deadline"`
 	Background    bool     `toml:"background"`
 	Delay         duration `toml:"delay"`
@@ -114,7 +115,7 @@ func defaultConfig() config {
 		Shim:     shimConfig{Group: "host"},
 		Storage:  storageConfig{Driver: "auto"},
 		Registry: registryConfig{ConfigPath: defaultRegistryConfig},
-		Lazy: lazyConfig{Mode: "auto", Deadline: duration{5 * time.Minute}, Background: true, Delay: duration{10 * time.Second},
+		Lazy: lazyConfig{Mode: "auto", Keep: size{1 << 30}, Deadline: duration{5 * time.Minute}, Background: true, Delay: duration{10 * time.Second},
 			Passthrough: true, TrustKeys: []string{}},
 		GC:  gcConfig{Delay: duration{time.Second}, Interval: duration{time.Hour}},
 		CRI: defaultCRI(),
@@ -166,6 +167,8 @@ mode = "auto"
 path = ""
 # How much the cache of lazily pulled files may take, such as "20GiB"; "0" for as much as leaves 256 MiB of the disk free.
 cache = "0"
+# How much of it stays when no layer needs it any more, for images that have the same files; "0" for all.
+keep = "1GiB"
 # How long a read waits for a registry that does not answer.
 deadline = "5m"
 # Bring lazily pulled layers here in the background, beginning so long after the pull, and with at most so many bytes a second

@@ -53,7 +53,7 @@ func openDrivers(c config, log *slog.Logger) (d drivers, err error) {
 
 // lazy answers the driver that serves layers before they are here, or, where that cannot be, the one that it was to be over.
 func (d *drivers) lazy(c config, layers *overlay.Driver, log *slog.Logger) storage.Driver {
-	flags := []string{"--quota", strconv.FormatInt(c.Lazy.Cache.Bytes, 10), "--deadline", c.Lazy.Deadline.String()}
+	flags := []string{"--quota", strconv.FormatInt(c.Lazy.Cache.Bytes, 10), "--idle", strconv.FormatInt(c.Lazy.Keep.Bytes, 10), "--deadline", c.Lazy.Deadline.String()}
 	if !c.Lazy.Passthrough {
 		flags = append(flags, "--no-passthrough")
 	}

@@ -17,6 +17,9 @@ type Options struct {
 	// Quota is how many bytes the cache may hold; 0 for as many as there is room for. What is held by nobody goes first, the
 	// least recently used of it before the rest.
 	Quota int64
+	// Idle is how many bytes of what nobody holds may stay; 0 for as many as Quota leaves. What is beyond goes soon after it is
+	// released, the least recently used first.
+	Idle int64
 	// Reserve is how many bytes of the file system the cache leaves free for others. Default 256 MiB; below 0 for none.
 	Reserve int64
 	// SyncEvery is the time within which what was written becomes durable. Default 1 s.
@@ -80,6 +83,7 @@ type Cache struct {
 	files   []*Entry // with an open descriptor, in the order of opening
 
 	wake, hurry chan struct{} // something is dirty; a lot is
+	idler       chan struct{} // holds a token when more may be idle than should
 	stop        chan struct{}
 	background  sync.WaitGroup
 }
@@ -102,13 +106,15 @@ func Open(dir string, opts Options) (_ *Cache, err error) {
 	if opts.sync == nil {
 		opts.sync = syncData
 	}
-	c := &Cache{dir: dir, opts: opts, entries: make(map[Key]*Entry), wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), stop: make(chan struct{})}
+	c := &Cache{dir: dir, opts: opts, entries: make(map[Key]*Entry), wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), idler: make(chan struct{}, 1), stop: make(chan struct{})}
 	c.dirtyRoom = sync.NewCond(&c.dirtyMu)
 	if err := c.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open lazy cache %s: %w", dir, err), c.closeFiles())
 	}
 	c.background.Go(c.syncLoop)
 	c.background.Go(c.sweep)
+	c.background.Go(c.trimLoop)
+	c.trim()
 	return c, nil
 }
 

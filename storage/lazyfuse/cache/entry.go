@@ -93,6 +93,7 @@ func (e *Entry) Release() {
 		panic("cache: an entry was released too often")
 	}
 	c.idle += e.charge()
+	c.trim()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.file == nil && (len(e.have) == 0 && !e.full || e.size == 0) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 )
 
 // lookEvery is how many bytes are written between two looks at the file system's free space.
@@ -51,6 +52,37 @@ func (c *Cache) idleBytes() int64 {
 func (c *Cache) shortOfReserve(n int64) (int64, error) {
 	free, err := freeBytes(c.handle)
 	return c.opts.Reserve + n - free, err
+}
+
+// trim has what is idle looked at soon.
+func (c *Cache) trim() {
+	if c.opts.Idle > 0 {
+		select {
+		case c.idler <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// trimLoop keeps what is idle to its limit. A layer is released content by content, so it waits a little for the rest.
+func (c *Cache) trimLoop() {
+	for {
+		select {
+		case <-c.stop:
+			return
+		case <-c.idler:
+		}
+		pause := time.NewTimer(c.opts.SyncEvery) // what was just written is removed when it is durable
+		select {
+		case <-c.stop:
+			pause.Stop()
+			return
+		case <-pause.C:
+		}
+		if over := c.idleBytes() - c.opts.Idle; over > 0 {
+			c.evict(over)
+		}
+	}
 }
 
 // evict removes contents that nobody holds, least recently used first, until need bytes are gone. It says whether any went.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
@@ -286,5 +287,39 @@ func TestSyncFailure(t *testing.T) {
 				t.Errorf("%d bytes after reopening", n)
 			}
 		})
+	}
+}
+
+// TestIdle gives back what nobody holds beyond a bound, the oldest first.
+func TestIdle(t *testing.T) {
+	removed := make(chan struct{}, 10)
+	c := open(t, t.TempDir(), Options{Idle: 8192, SyncEvery: time.Millisecond, step: func(step string) error {
+		if step == "data: remove" {
+			removed <- struct{}{}
+		}
+		return nil
+	}})
+	var held []*Entry
+	for _, name := range []string{"a", "b", "c", "d"} {
+		e := acquire(t, c, name, 4096)
+		write(t, e, name, 0, 4096)
+		held = append(held, e)
+	}
+	if err := c.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range held {
+		e.Release()
+	}
+	<-removed
+	<-removed
+	for name, there := range map[string]bool{"a": false, "b": false, "c": true, "d": true} {
+		e, err := c.Find(keyOf(name, 4096))
+		if there != (err == nil) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err == nil {
+			e.Release()
+		}
 	}
 }
