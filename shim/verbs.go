@@ -98,6 +98,21 @@ func (m *Manager) ReopenLog(ctx context.Context, ns, id, execID string) error {
 	return c.callService(ctx, server.Extras, ns, "ReopenLog", &task.StateRequest{ID: id, ExecID: execID}, &emptypb.Empty{})
 }
 
+// Tap lets a client read along with a task's output, from now on, through fifos that it has open for reading; "" for a stream that it does not want.
+// They end with the task or its shim. Only shims of ours can, and only where the output goes to a log.
+func (m *Manager) Tap(ctx context.Context, ns, id, stdout, stderr string) error {
+	e, _, err := m.findProc(ns, id, "")
+	if err != nil {
+		return err
+	}
+	c, err := e.shim.connection(ctx)
+	if err != nil {
+		return err
+	}
+	req := &task.ExecProcessRequest{ID: id, Stdout: stdout, Stderr: stderr}
+	return c.callService(ctx, server.Extras, ns, "Tap", req, &emptypb.Empty{})
+}
+
 // ShimPid is the process that serves a task.
 func (m *Manager) ShimPid(ctx context.Context, ns, id string) (uint32, error) {
 	e, _, err := m.findProc(ns, id, "")

@@ -105,6 +105,7 @@ func (s *Server) Register(t *ttrpc.Server) {
 	t.RegisterService(ServiceV3, desc)
 	t.RegisterService(Extras, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
 		"ReopenLog": method(s.ReopenLog), "Reserve": method(s.Reserve), "KeepAll": method(s.KeepAll), "OOMKilled": method(s.OOMKilled),
+		"Tap": method(s.Tap),
 	}})
 }
 
@@ -256,4 +257,13 @@ func (s *Server) ReopenLog(ctx context.Context, r *task.StateRequest) (*emptypb.
 		return nil, err
 	}
 	return &emptypb.Empty{}, p.streams.Reopen()
+}
+
+// Tap lets a client read along with a process's output through fifos of its own, see stdio.Set.Tap.
+func (s *Server) Tap(ctx context.Context, r *task.ExecProcessRequest) (*emptypb.Empty, error) {
+	p, err := s.process(ctx, r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, p.streams.Tap(r.Stdout, r.Stderr)
 }

@@ -21,6 +21,7 @@ type criFile struct {
 	path string
 	log  *slog.Logger
 	now  func() time.Time
+	taps taps
 
 	mu      sync.Mutex
 	f       *os.File
@@ -52,6 +53,11 @@ func (l *criFile) reopen() error {
 // write takes a piece of output as it was read. A piece that ends within a line is written at once with the tag P, so that
 // the death of a shim loses nothing it has read.
 func (l *criFile) write(stream string, text []byte) {
+	l.append(stream, text)
+	l.taps.write(stream, text)
+}
+
+func (l *criFile) append(stream string, text []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.buf = appendCRI(l.buf[:0], l.now().UTC(), stream, text)
@@ -96,6 +102,7 @@ func appendCRI(b []byte, at time.Time, stream string, text []byte) []byte {
 }
 
 func (l *criFile) close() {
+	l.taps.end()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.f != nil {

@@ -53,6 +53,8 @@ func kind(err error) error {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
 	case errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ENAMETOOLONG):
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
 	}
 	return err
 }
@@ -218,6 +220,35 @@ func (s *Set) pumpTo(c Config, all *criSink, stream string) error {
 	}
 	all.pumps = append(all.pumps, startPump(r, func(b []byte) { all.write(stream, b) }))
 	return nil
+}
+
+// Tap lets a client read along with what the process writes from now on: stdout and stderr are its fifos, "" for none, and it has their reading ends
+// open. They end with the process, with this shim, or when the client does not keep up. FailedPrecondition when the output
+// does not go to a log, NotFound after the end.
+func (s *Set) Tap(stdout, stderr string) error {
+	s.mu.Lock()
+	sinks := s.sinks
+	s.mu.Unlock()
+	for _, k := range sinks {
+		log, ok := k.(*criSink)
+		if !ok {
+			continue
+		}
+		for _, stream := range []struct{ name, path string }{{"stdout", stdout}, {"stderr", stderr}} {
+			if stream.path == "" {
+				continue
+			}
+			f, err := openFd(stream.path, unix.O_WRONLY|unix.O_NONBLOCK)
+			if err != nil {
+				return fmt.Errorf("cannot open a client's fifo: %w", kind(err))
+			}
+			if err := log.taps.add(stream.name, f); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("only output that goes to a log can be read along: %w", errdefs.ErrFailedPrecondition)
 }
 
 // criSink is a log file with the pumps that fill it.

@@ -22,3 +22,8 @@ func (s *Set) attachTerminal(c Config, stdinClosed bool, kept Kept) {}
 
 // Hold has nothing to hold here.
 func (s *Set) Hold() (bool, error) { return true, nil }
+
+// Tap has nothing to read along with here.
+func (s *Set) Tap(stdout, stderr string) error {
+	return fmt.Errorf("cannot read along with a process on this system: %w", errdefs.ErrNotImplemented)
+}
