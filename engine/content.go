@@ -51,9 +51,16 @@ func (c *Content) Update(ctx context.Context, b metadata.Blob, fieldpaths ...str
 	return made, err
 }
 
-// ReaderAt implements content.Provider.
+// ReaderAt implements content.Provider. It waits for the blob of a layer that is on its way.
 func (c *Content) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
-	if _, err := c.Blob(ctx, desc.Digest); err != nil {
+	_, err := c.Blob(ctx, desc.Digest)
+	if errdefs.IsNotFound(err) {
+		if err := c.e.arrivedBlob(ctx, c.scope.Namespace, desc.Digest); err != nil {
+			return nil, err
+		}
+		_, err = c.Blob(ctx, desc.Digest)
+	}
+	if err != nil {
 		return nil, err
 	}
 	r, err := c.e.blobs.ReaderAt(ctx, desc)

@@ -90,7 +90,11 @@ func (l imageLayers) index(ctx context.Context, layer image.Layer, remote *regis
 	if z.err == nil || !errdefs.IsNotFound(z.err) || l.s.e.indexes == nil {
 		return z.x, z.err
 	}
-	return l.lazy.begin(ctx, remote, layer.Manifest).Find(ctx, layer)
+	x, err := l.lazy.begin(ctx, remote, layer.Manifest).Find(ctx, layer)
+	if err != nil {
+		err = fmt.Errorf("%w; %w", z.err, err)
+	}
+	return x, err
 }
 
 // own answers the table of contents of a layer's blob. NotFound when it has none.

@@ -125,6 +125,13 @@ func (e *Engine) arrived(ctx context.Context, sc Scope, target ocispec.Descripto
 	return nil
 }
 
+// arrivedBlob hurries the layer with that blob, if it is on its way, and waits for it.
+func (e *Engine) arrivedBlob(ctx context.Context, namespace string, dgst digest.Digest) error {
+	return e.filler.hurryAll(ctx, func(l fillable) bool {
+		return l.owner.Namespace == namespace && l.layer.Source.Descriptor.Digest == dgst
+	})
+}
+
 // maxIndexDepth is how deep indexes may be nested.
 const maxIndexDepth = 4
 

@@ -104,8 +104,11 @@ func check(t testing.TB, err error) {
 }
 
 // testFiles is a layer with one of everything, and enough data for several spans.
-func testFiles() []ociimage.File {
-	data := make([]byte, 6<<20)
+func testFiles() []ociimage.File { return sizedFiles(6 << 20) }
+
+// sizedFiles has a file of that many bytes, which take three quarters of it when compressed.
+func sizedFiles(size int) []ociimage.File {
+	data := make([]byte, size)
 	x := uint32(1)
 	for i := range data {
 		x = x*1664525 + 1013904223

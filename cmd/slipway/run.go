@@ -26,8 +26,8 @@ type runFlags struct {
 	interactive, tty, detach, rm, readOnly bool
 
 	name, user, workdir, memory, network, entrypoint, hostname, pull, lazy, runtime string
-	env, envFiles, volumes, labels                                            []string
-	cpus                                                                      float64
+	env, envFiles, volumes, labels                                                  []string
+	cpus                                                                            float64
 }
 
 func (a *app) runCmd() *cobra.Command {
