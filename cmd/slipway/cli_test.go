@@ -174,17 +174,28 @@ func TestMistakes(t *testing.T) {
 }
 
 func TestExplainStart(t *testing.T) {
-	const head = `cannot create the task of a: cannot create container "default+a": unable to start container process: `
+	const (
+		head = `cannot create the task of a: cannot create container "a": ` // of init
+		exec = `cannot start process "0123" of container "a": `
+		libc = "unable to start container process: "
+		runc = "runc create: runc create failed: " + libc
+	)
+	bad, other := errdefs.ErrInvalidArgument, errors.New("invalid argument")
 	for text, want := range map[string]struct {
 		kind error
 		code int
 		text string
 	}{
-		head + `error during container init: exec: "no": executable file not found in $PATH`: {errdefs.ErrInvalidArgument, 127, `cannot run "no" in a: executable file not found in $PATH`},
-		head + `exec: "/no": stat /no: no such file or directory`:                            {errdefs.ErrInvalidArgument, 127, `cannot run "/no" in a: stat /no: no such file or directory`},
-		head + `exec: "/etc/passwd": permission denied`:                                      {errdefs.ErrInvalidArgument, 126, `cannot run "/etc/passwd" in a: permission denied`},
-		head + `error during container init: mkdir /etc/passwd: not a directory`:             {errors.New("invalid argument"), 125, "cannot start a: mkdir /etc/passwd: not a directory: invalid argument"},
-		head + "error during container init: sethostname":                                    {errdefs.ErrInvalidArgument, 125, "cannot start a: sethostname: invalid argument"},
+		head + libc + `error during container init: exec: "no": executable file not found in $PATH`: {bad, 127, `cannot run "no" in a: executable file not found in $PATH`},
+		head + libc + `exec: "/no": stat /no: no such file or directory`:                            {bad, 127, `cannot run "/no" in a: no such file or directory`},
+		head + libc + `exec: "/etc/passwd": permission denied`:                                      {bad, 126, `cannot run "/etc/passwd" in a: permission denied`},
+		head + libc + `error during container init: mkdir /etc/passwd: not a directory`:             {other, 125, "cannot start a: mkdir /etc/passwd: not a directory: invalid argument"},
+		head + libc + "error during container init: sethostname":                                    {bad, 125, "cannot start a: sethostname: invalid argument"},
+		head + `exec: "no": executable file not found in $PATH`:                                     {bad, 127, `cannot run "no" in a: executable file not found in $PATH`},
+		head + `cannot exec "/a: b": no such file or directory`:                                     {bad, 127, `cannot run "/a: b" in a: no such file or directory`},
+		exec + `cannot exec "/etc": is a directory: permission denied`:                              {bad, 126, `cannot run "/etc" in a: is a directory: permission denied`},
+		exec + `cannot exec /bin/x: permission denied`:                                              {bad, 126, `cannot run /bin/x in a: permission denied`},
+		head + runc + `exec: "no": executable file not found in $PATH (exit status 1)`:              {bad, 127, `cannot run "no" in a: executable file not found in $PATH`},
 		"lease expired": {errdefs.ErrUnavailable, 125, "lease expired"},
 	} {
 		var errs bytes.Buffer

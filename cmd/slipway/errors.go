@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -33,30 +34,30 @@ type notStarted struct {
 func (e *notStarted) Error() string { return e.text }
 func (e *notStarted) Unwrap() error { return e.err }
 
-// explainStart leaves out of an error which hands the news went through, as the runtimes (ours and runc) tell it, and finds
-// docker's exit code.
+// hands are those that the news of a failed start goes through: the client's, the executor's, libcontainer's or runc's.
+var hands = regexp.MustCompile(`^(?:cannot create the task of \S+: |cannot create container "[^"]*": |cannot start process "[^"]*" of container "[^"]*": |` +
+	`.*unable to start container process: |error during container init: )+`)
+
+// ofProgram is what the executor and the runtimes say of a program that the kernel did not take.
+var ofProgram = regexp.MustCompile(`^(?:exec:|cannot exec) ("(?:[^"\\]|\\.)*"|[^:]+): (?:stat [^:]*: )?(.*?)(?: \(exit status \d+\))?$`)
+
+// explainStart leaves out of an error which hands the news went through and finds docker's exit code.
 func explainStart(err error, id string) error {
 	if err == nil {
 		return nil
 	}
-	_, reason, ok := strings.Cut(err.Error(), "unable to start container process: ")
-	if !ok {
+	reason := hands.ReplaceAllString(err.Error(), "")
+	if len(reason) == len(err.Error()) {
 		return err
 	}
-	reason = strings.TrimPrefix(reason, "error during container init: ")
-	if strings.HasPrefix(reason, "exec: ") { // elsewhere "invalid argument" may be the kernel's reason
-		reason = sentence(err, reason)
+	m := ofProgram.FindStringSubmatch(sentence(err, reason))
+	if m == nil { // here "invalid argument" at the end may be the kernel's reason
+		return &notStarted{code: exitDaemon, text: fmt.Sprintf("cannot start %s: %s", id, reason), err: err}
 	}
-	e := &notStarted{code: exitDaemon, text: fmt.Sprintf("cannot start %s: %s", id, reason), err: err}
-	program, why, ok := strings.Cut(strings.TrimPrefix(reason, "exec: "), ": ")
-	if !ok || !strings.HasPrefix(reason, "exec: ") {
-		return e
-	}
-	e.text = fmt.Sprintf("cannot run %s in %s: %s", program, id, why)
+	program, why := m[1], m[2]
+	e := &notStarted{code: exitNoExec, text: fmt.Sprintf("cannot run %s in %s: %s", program, id, why), err: err}
 	if strings.Contains(why, "not found in $PATH") || strings.HasSuffix(why, "no such file or directory") {
 		e.code = exitNoProgram
-	} else {
-		e.code = exitNoExec
 	}
 	return e
 }
