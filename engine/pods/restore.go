@@ -166,7 +166,7 @@ func (m *Manager) catchUp(ctx context.Context, c *container) {
 	case err == nil && st.Status != shim.Unknown:
 		c.state, c.pid = Running, st.Pid
 		if status.Started.IsZero() { // recorded soon after, but not soon enough
-			c.record.Status.Started = now()
+			c.record.Status.Started = m.stamped(c)
 		}
 	case !status.Started.IsZero():
 		c.state = Running // until ended says otherwise: the host was started anew

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -68,9 +69,11 @@ func (m *Manager) start(ctx context.Context, c *container, k *making) error {
 		m.finish(ctx, c, containerStatus{Started: at, Finished: at, ExitCode: exitNotStarted, Reason: reasonStart, Message: err.Error()})
 		return err
 	}
+	at := now()
+	m.stamp(c, at)
 	m.mu.Lock()
 	c.state, c.pid = Running, pid
-	c.record.Status.Started = now()
+	c.record.Status.Started = at
 	m.mu.Unlock()
 	m.notify(c, ContainerStarted)
 	m.background(func(ctx context.Context) { // kubelet need not wait for a disk: that it runs is the shim's to know
@@ -242,10 +245,36 @@ func (m *Manager) running(id string) (*container, error) {
 	return c, err
 }
 
-// closeStdin removes the fifo of a container's input.
-func (m *Manager) closeStdin(c *container) error {
-	if err := os.Remove(m.stdin(c)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("cannot remove the container's input: %w", err)
+// stamp keeps when a container started for a daemon that comes before the record is written. It is as short-lived as the container.
+func (m *Manager) stamp(c *container, at time.Time) {
+	if err := os.WriteFile(m.stampPath(c), []byte(at.Format(time.RFC3339Nano)), 0o600); err != nil {
+		m.conf.Log.Warn("cannot note when a container started", "container", c.id, "err", err)
+	}
+}
+
+func (m *Manager) stampPath(c *container) string {
+	return filepath.Join(m.dir(c.pod.id), "started-"+c.id)
+}
+
+// stamped is the time that stamp noted, or else now.
+func (m *Manager) stamped(c *container) time.Time {
+	text, err := os.ReadFile(m.stampPath(c))
+	if err != nil {
+		return now()
+	}
+	at, err := time.Parse(time.RFC3339Nano, string(text))
+	if err != nil {
+		return now()
+	}
+	return at
+}
+
+// removeFiles removes what a container has in its pod's directory.
+func (m *Manager) removeFiles(c *container) error {
+	for _, path := range []string{m.stdin(c), m.stampPath(c)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("cannot remove a file of the container: %w", err)
+		}
 	}
 	return nil
 }

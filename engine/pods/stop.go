@@ -116,7 +116,7 @@ func (m *Manager) removeContainer(ctx context.Context, c *container) error {
 	if err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("cannot remove container %s: %w", c.id, err)
 	}
-	if err := errors.Join(m.closeStdin(c), m.unmountOwn(ctx, c)); err != nil {
+	if err := errors.Join(m.removeFiles(c), m.unmountOwn(ctx, c)); err != nil {
 		m.conf.Log.Warn("something of a container is left; it goes with its pod", "container", c.id, "err", err)
 	}
 	m.mu.Lock()
