@@ -258,14 +258,14 @@ func (l *Layer) bytes(ctx context.Context, class fetch.Class, x index.Extent) ([
 	if x.Unit == index.Zeros {
 		return make([]byte, x.Size), nil
 	}
-	data, err := l.cfg.Units.get(ctx, unitKey{l.id, x.Unit}, func() ([]byte, error) { return l.unit(ctx, class, x.Unit) })
+	data, err := l.cfg.Units.get(ctx, unitKey{l.id, x.Unit}, x.From, x.Size, func() ([]byte, error) { return l.unit(ctx, class, x.Unit) })
 	if err != nil {
 		return nil, err
 	}
-	if x.From+x.Size > int64(len(data)) {
-		return nil, fmt.Errorf("unit %d has %d bytes, the index wants %d at %d of it: %w", x.Unit, len(data), x.Size, x.From, errdefs.ErrDataLoss)
+	if int64(len(data)) < x.Size {
+		return nil, fmt.Errorf("unit %d has %d bytes at %d, the index wants %d: %w", x.Unit, len(data), x.From, x.Size, errdefs.ErrDataLoss)
 	}
-	return data[x.From : x.From+x.Size], nil
+	return data, nil
 }
 
 // unit fetches, checks and decodes unit u. What is not what the index says is fetched again.

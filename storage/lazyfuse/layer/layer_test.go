@@ -54,6 +54,12 @@ type fixture struct {
 
 func newFixture(t testing.TB, opts cache.Options, own bool) *fixture {
 	t.Helper()
+	return newFixtureOf(t, opts, own, 8<<20, 64<<20)
+}
+
+// newFixtureOf keeps so many bytes of units in memory and on disk.
+func newFixtureOf(t testing.TB, opts cache.Options, own bool, memory, disk int64) *fixture {
+	t.Helper()
 	f := &fixture{files: map[string][]byte{}, blob: &blob{}}
 	var packed bytes.Buffer
 	zw := gzip.NewWriter(&packed)
@@ -81,7 +87,10 @@ func newFixture(t testing.TB, opts cache.Options, own bool) *fixture {
 	must(t, err)
 	c, err := cache.Open(t.TempDir(), opts)
 	must(t, err)
-	f.Layer = layer.New(layer.Config{Index: x, Digest: digest.FromBytes(x.Marshal()), Cache: c, Blob: f.blob, Units: layer.NewUnits(8 << 20), Own: own})
+	units, err := layer.NewUnits(memory, t.TempDir(), disk)
+	must(t, err)
+	t.Cleanup(func() { must(t, units.Close()) })
+	f.Layer = layer.New(layer.Config{Index: x, Digest: digest.FromBytes(x.Marshal()), Cache: c, Blob: f.blob, Units: units, Own: own})
 	t.Cleanup(func() { must(t, errors.Join(f.Close(), c.Close())) })
 	return f
 }
@@ -163,6 +172,29 @@ func TestRead(t *testing.T) {
 func TestReadWithoutRoom(t *testing.T) {
 	f := newFixture(t, cache.Options{Quota: 8192, Reserve: -1}, false)
 	f.readAll(t, 300_000)
+}
+
+// TestFilesShareUnits reads small files in turn, with no memory for units: each unit is fetched once where the disk keeps all of them,
+// and the files are right where it keeps one at a time.
+func TestFilesShareUnits(t *testing.T) {
+	for disk, most := range map[int64]int64{64 << 20: 3, 5 << 20: 1 << 20} {
+		f := newFixtureOf(t, cache.Options{Quota: 1, Reserve: -1}, false, 0, disk)
+		var all sync.WaitGroup
+		for range 2 {
+			all.Go(func() {
+				for _, name := range []string{"file1", "file7", "file2", "file8"} {
+					p := make([]byte, len(f.files[name]))
+					if _, err := f.ReadAt(context.Background(), f.find(t, name), p, 0); err != nil && err != io.EOF || !bytes.Equal(p, f.files[name]) {
+						t.Errorf("%d bytes on disk: %s: %v", disk, name, err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		if n := f.blob.reads.Load(); n > most {
+			t.Errorf("%d bytes on disk: %d reads of the blob", disk, n)
+		}
+	}
 }
 
 // TestCorruptUnit is criterion 12.

@@ -7,10 +7,12 @@ import (
 	"sync"
 )
 
-// Units keeps a few decoded units in memory, for all layers together: small files share a unit, and readers of one unit decode it
-// once.
+// Units keeps decoded units for all layers together: small files share a unit, and readers of one unit decode it once. A few are
+// in memory; those that many files share are in a file besides, since a program that starts reads files of all units in any
+// order, and would otherwise have units fetched and decoded for each of them.
 type Units struct {
-	limit int64 // bytes kept when nobody reads them
+	limit int64 // bytes kept in memory when nobody reads them
+	spool *spool
 
 	mu     sync.Mutex
 	layers uint64
@@ -31,8 +33,15 @@ type decoded struct {
 	place *list.Element
 }
 
-// NewUnits keeps up to limit bytes.
-func NewUnits(limit int64) *Units { return &Units{limit: limit, units: map[unitKey]*decoded{}} }
+// NewUnits keeps up to limit bytes in memory, and up to onDisk in a file in dir, which has no name and ends with the process. With an
+// empty dir there is no such file.
+func NewUnits(limit int64, dir string, onDisk int64) (*Units, error) {
+	s, err := newSpool(dir, onDisk)
+	return &Units{limit: limit, units: map[unitKey]*decoded{}, spool: s}, err
+}
+
+// Close gives the file up. What is read later is decoded anew.
+func (u *Units) Close() error { return u.spool.Close() }
 
 // layer answers a number for a new layer. Numbers are not used again, so units of a closed layer just grow old.
 func (u *Units) layer() uint64 {
@@ -42,10 +51,13 @@ func (u *Units) layer() uint64 {
 	return u.layers
 }
 
-// get answers a unit, by load when it is not here. Errors are not kept; one that comes of another reader's context is
-// not this reader's, who tries itself.
-func (u *Units) get(ctx context.Context, key unitKey, load func() ([]byte, error)) ([]byte, error) {
+// get answers size bytes of a unit from from on, by load when they are not here. It answers fewer of a unit that ends before.
+// Errors are not kept; one that comes of another reader's context is not this reader's, who tries itself.
+func (u *Units) get(ctx context.Context, key unitKey, from, size int64, load func() ([]byte, error)) ([]byte, error) {
 	for {
+		if data := u.spool.read(key, from, size); data != nil {
+			return data, nil
+		}
 		u.mu.Lock()
 		d := u.units[key]
 		if d == nil {
@@ -53,7 +65,10 @@ func (u *Units) get(ctx context.Context, key unitKey, load func() ([]byte, error
 			u.units[key] = d
 			u.mu.Unlock()
 			u.load(key, d, load)
-			return d.data, d.err
+			if d.err == nil && size < int64(len(d.data)) {
+				u.spool.write(key, d.data)
+			}
+			return cut(d.data, from, size), d.err
 		}
 		if d.place != nil {
 			u.recent.MoveToFront(d.place)
@@ -65,9 +80,15 @@ func (u *Units) get(ctx context.Context, key unitKey, load func() ([]byte, error
 			return nil, ctx.Err()
 		}
 		if d.err == nil || !errors.Is(d.err, context.Canceled) && !errors.Is(d.err, context.DeadlineExceeded) {
-			return d.data, d.err
+			return cut(d.data, from, size), d.err
 		}
 	}
+}
+
+// cut answers up to size bytes from from on.
+func cut(data []byte, from, size int64) []byte {
+	n := int64(len(data))
+	return data[min(from, n):min(from+size, n)]
 }
 
 // load fills d and makes room. Should load panic, those who wait go on with an error.
