@@ -9,18 +9,24 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
+	"github.com/slipwayd/slipway/internal/mount"
 	"github.com/slipwayd/slipway/storage"
 	"github.com/slipwayd/slipway/storage/lazyfuse"
 	"github.com/slipwayd/slipway/storage/lazyfuse/index"
 	"github.com/slipwayd/slipway/storage/overlay"
 	"github.com/slipwayd/slipway/testsuite"
+	"github.com/slipwayd/slipway/testsuite/ociimage"
 	"github.com/slipwayd/slipway/testsuite/registry"
 )
 
@@ -151,5 +157,97 @@ func TestDriver(t *testing.T) {
 				t.Errorf("only %d layers were served", lazy.Load())
 			}
 		})
+	}
+}
+
+// TestCrashes opens a driver over what another one leaves at each step of a layer's life.
+func TestCrashes(t *testing.T) {
+	dir, r := memoryDir(t), registry.Start(t)
+	t.Cleanup(func() { endKeeper(t, filepath.Join(dir, "state")) })
+	plain, err := ociimage.TarBytes(sizedFiles(256 << 10))
+	check(t, err)
+	var d lazyDriver
+	again := func() { // as a process ends: nothing is told to the driver
+		if d.Driver != nil {
+			check(t, d.Close())
+		}
+		d = lazyDriver{openDriver(t, dir), r, false, new(atomic.Int64), new(sync.Map)}
+	}
+	again()
+	t.Cleanup(func() { check(t, d.Close()) })
+	l := storage.Layer{ID: "l1", Kind: storage.Active}
+	check(t, d.Create(t.Context(), l))
+	_, err = d.Apply(t.Context(), l, bytes.NewReader(plain))
+	check(t, err)
+	l.Kind = storage.Committed
+	own := func(name string) string { return filepath.Join(dir, "overlay/l1", name) }
+	show := func(when string, lazy, filled bool) {
+		t.Helper()
+		again()
+		mounts, err := d.Mounts(t.Context(), l)
+		check(t, err)
+		check(t, mount.Temp(t.TempDir(), mounts, func(root string) error { expect(t, root, sizedFiles(256<<10)); return nil }))
+		all, err := d.Lazies(t.Context(), false)
+		check(t, err)
+		if len(all) == 0 && lazy || len(all) == 1 && (!lazy || all[0].Filled != filled) {
+			t.Errorf("%s: %+v", when, all)
+		}
+		if _, err := os.Lstat(own("full")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: something is left of Fill: %v", when, err)
+		}
+	}
+	show("attached", true, false)
+	_, err = d.Fill(t.Context(), l, bytes.NewReader(plain))
+	check(t, err)
+	show("filled", true, false)
+	_, err = d.Fill(t.Context(), l, bytes.NewReader(plain))
+	check(t, err)
+	check(t, unix.Renameat2(unix.AT_FDCWD, own("full"), unix.AT_FDCWD, own("fs"), unix.RENAME_EXCHANGE))
+	show("exchanged", true, true)
+	check(t, os.RemoveAll(own("lazy")))
+	show("let go", false, false)
+
+	// A layer that was begun and never settled goes like any other.
+	check(t, d.Create(t.Context(), storage.Layer{ID: "l2", Kind: storage.Active}))
+	_, err = d.Apply(t.Context(), storage.Layer{ID: "l2", Kind: storage.Active}, bytes.NewReader(plain))
+	check(t, err)
+	again()
+	ids, err := d.List(t.Context())
+	check(t, err)
+	if !slices.Equal(ids, []string{"l1", "l2"}) {
+		t.Errorf("List = %v", ids)
+	}
+	check(t, d.Remove(t.Context(), "l2"))
+	check(t, d.Remove(t.Context(), "l1"))
+}
+
+// TestRemoveMounted keeps a layer that something is mounted on.
+func TestRemoveMounted(t *testing.T) {
+	dir, r := memoryDir(t), registry.Start(t)
+	t.Cleanup(func() { endKeeper(t, filepath.Join(dir, "state")) })
+	d := lazyDriver{openDriver(t, dir), r, false, new(atomic.Int64), new(sync.Map)}
+	t.Cleanup(func() { check(t, d.Close()) })
+	plain, err := ociimage.TarBytes(testFiles()[:4])
+	check(t, err)
+	for _, kind := range []storage.Kind{storage.Committed, storage.Active} {
+		base := storage.Layer{ID: "base" + strconv.Itoa(int(kind)), Kind: storage.Active}
+		check(t, d.Create(t.Context(), base))
+		_, err = d.Apply(t.Context(), base, bytes.NewReader(plain))
+		check(t, err)
+		top := storage.Layer{ID: base.ID, Kind: storage.Committed} // a bind mount of the FUSE mount
+		if kind == storage.Active {
+			top = storage.Layer{ID: "top", Kind: kind, Parents: []string{base.ID}} // an overlay on it
+			check(t, d.Create(t.Context(), top))
+		}
+		mounts, err := d.Mounts(t.Context(), top)
+		check(t, err)
+		check(t, mount.Temp(t.TempDir(), mounts, func(string) error {
+			if err := d.Remove(t.Context(), base.ID); !errdefs.IsUnavailable(err) {
+				t.Errorf("removed a layer that is mounted: %v", err)
+			}
+			return nil
+		}))
+		check(t, d.Remove(t.Context(), base.ID))
+		check(t, d.Remove(t.Context(), base.ID))
 	}
 }

@@ -134,7 +134,7 @@ func (n node) mounted(t *testing.T, layers []engine.ImageLayer, fn func(root str
 	s, err := n.Snapshots(inTest, "overlayfs")
 	check(t, err)
 	key := fmt.Sprint("view-", rand.Uint64())
-	mounts, err := s.View(t.Context(), key, layers[len(layers)-1].Chain.String(), nil)
+	mounts, err := s.View(t.Context(), key, layers[len(layers)-1].Chain.String(), map[string]string{"containerd.io/gc.root": "test"})
 	check(t, err)
 	check(t, mount.Temp(t.TempDir(), mounts, func(root string) error {
 		fn(root)
