@@ -162,7 +162,12 @@ func file(typ byte, h tar.Header) ociimage.File {
 	return ociimage.File{Header: h}
 }
 
-// everything is a layer with all that layers may have.
+// large are files of several pieces. Compressing them is most of the time of a test.
+func large() []ociimage.File {
+	return []ociimage.File{ociimage.Regular("big", 0o644, noise(2, chunkSize+5)), ociimage.Regular("even", 0o644, noise(4, chunkSize))}
+}
+
+// everything is a layer with all that layers may have, but large files.
 func everything() []ociimage.File {
 	when := time.Unix(1_600_000_000, 123_456_789)
 	su := ociimage.Regular("usr/bin/su", 0o4755, noise(1, 70_000))
@@ -173,7 +178,6 @@ func everything() []ociimage.File {
 	return []ociimage.File{
 		ociimage.Dir("./", 0o755), ociimage.Dir("usr", 0o755), ociimage.Dir("usr/bin", 0o711), noted,
 		ociimage.Regular("etc/empty", 0o600, ""), ociimage.Regular("etc/<hosts> & \u2028", 0o644, "127.0.0.1 localhost\n"), su,
-		ociimage.Regular("big", 0o644, noise(2, chunkSize+5)), ociimage.Regular("even", 0o644, noise(4, 2*chunkSize)),
 		ociimage.Symlink("bin", "usr/bin"), ociimage.Hardlink("usr/bin/sudo", "usr/bin/su"), ociimage.Hardlink("usr/bin/third", "usr/bin/sudo"),
 		file(tar.TypeChar, tar.Header{Name: "dev/tty", Mode: 0o620, Devmajor: 5, Gid: 5}), file(tar.TypeBlock, tar.Header{Name: "dev/sda", Mode: 0o660, Devmajor: 8, Devminor: 300}),
 		file(tar.TypeFifo, tar.Header{Name: "run/pipe", Mode: 0o600}), ociimage.Whiteout("gone/file"), ociimage.Dir("opaque", 0o750),

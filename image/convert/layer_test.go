@@ -78,7 +78,7 @@ func tryConvert(c *converter, r io.Reader, out io.Writer) (written, error) {
 
 // TestLibrary has the library of eStargz check a layer of ours, all of its digests too.
 func TestLibrary(t *testing.T) {
-	plain, err := ociimage.TarBytes(everything())
+	plain, err := ociimage.TarBytes(append(large(), everything()...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func newConverter(t testing.TB, f Format) *converter {
 
 // TestDamaged refuses what is no archive, or ends too early, and what has endless headers.
 func TestDamaged(t *testing.T) {
-	plain, err := ociimage.TarBytes(everything())
+	plain, err := ociimage.TarBytes(append(large(), everything()...))
 	if err != nil {
 		t.Fatal(err)
 	}
