@@ -49,7 +49,7 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 		return ExecResult{}, err
 	}
 	defer stderr.Close()
-	exit, err := m.runExec(ctx, c, cmd, s, timeout)
+	exit, err := m.execute(ctx, c, execution{id: "sync-" + rand.Text(), cmd: cmd, streams: s, timeout: timeout})
 	if err != nil {
 		return ExecResult{}, fmt.Errorf("cannot execute %.200q in container %s: %w", cmd, c.id, err)
 	}
@@ -60,44 +60,55 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	return r, errors.Join(oerr, eerr)
 }
 
-// runExec executes a command to its end, or to that of ctx or timeout, after which nothing of it is left.
-func (m *Manager) runExec(ctx context.Context, c *container, cmd []string, s shim.Streams, timeout time.Duration) (exit shim.Exit, err error) {
-	process, err := m.Process(ctx, c.id, cmd, false)
+// execution is one command to be executed.
+type execution struct {
+	id      string
+	cmd     []string
+	streams shim.Streams
+	timeout time.Duration // 0 for none
+	begun   func()        // called once it runs; may be nil
+}
+
+// execute runs a command to its end, or to that of ctx or its timeout, after which nothing of it is left.
+func (m *Manager) execute(ctx context.Context, c *container, x execution) (exit shim.Exit, err error) {
+	process, err := m.Process(ctx, c.id, x.cmd, x.streams.Terminal)
 	if err != nil {
 		return exit, err
 	}
 	tasks := m.e.Tasks()
-	execID := "sync-" + rand.Text()
-	if err := tasks.Exec(ctx, Namespace, c.id, shim.ExecOptions{ExecID: execID, Spec: process, Streams: s}); err != nil {
+	if err := tasks.Exec(ctx, Namespace, c.id, shim.ExecOptions{ExecID: x.id, Spec: process, Streams: x.streams}); err != nil {
 		return exit, err
 	}
 	defer func() {
 		ctx, cancel := undoing(ctx)
 		defer cancel()
-		if _, derr := tasks.Delete(ctx, Namespace, c.id, execID); derr != nil && !errdefs.IsNotFound(derr) {
-			m.conf.Log.Warn("cannot delete an executed process; it goes with its container", "container", c.id, "exec", execID, "err", derr)
+		if _, derr := tasks.Delete(ctx, Namespace, c.id, x.id); derr != nil && !errdefs.IsNotFound(derr) {
+			m.conf.Log.Warn("cannot delete an executed process; it goes with its container", "container", c.id, "exec", x.id, "err", derr)
 		}
 	}()
-	pid, err := tasks.Start(ctx, Namespace, c.id, execID)
+	pid, err := tasks.Start(ctx, Namespace, c.id, x.id)
 	if err != nil {
 		return exit, err
 	}
+	if x.begun != nil {
+		x.begun()
+	}
 	limited := ctx
-	if timeout > 0 {
+	if x.timeout > 0 {
 		var cancel context.CancelFunc
-		limited, cancel = context.WithTimeout(ctx, timeout)
+		limited, cancel = context.WithTimeout(ctx, x.timeout)
 		defer cancel()
 	}
-	if exit, err = tasks.Wait(limited, Namespace, c.id, execID); err == nil || limited.Err() == nil {
+	if exit, err = tasks.Wait(limited, Namespace, c.id, x.id); err == nil || limited.Err() == nil {
 		return exit, err
 	}
 	after, cancel := undoing(ctx)
 	defer cancel()
-	if err := m.endExec(after, c, execID, int(pid)); err != nil {
-		m.conf.Log.Warn("cannot kill a command that took too long", "container", c.id, "exec", execID, "err", err)
+	if err := m.endExec(after, c, x.id, int(pid)); err != nil {
+		m.conf.Log.Warn("cannot kill a command that took too long", "container", c.id, "exec", x.id, "err", err)
 	}
-	if timeout > 0 && ctx.Err() == nil {
-		return exit, fmt.Errorf("it did not end within %s and was killed: %w", timeout, context.DeadlineExceeded)
+	if x.timeout > 0 && ctx.Err() == nil {
+		return exit, fmt.Errorf("it did not end within %s and was killed: %w", x.timeout, context.DeadlineExceeded)
 	}
 	return exit, ctx.Err()
 }

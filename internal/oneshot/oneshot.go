@@ -1,8 +1,10 @@
-// Package oneshot takes the output of processes that are executed for it, and ends those that take too long together with all that they began.
+// Package oneshot gives processes that are executed for somebody their streams, and ends those that take too long together with all that they began.
 //
-// It imports nothing of Slipway. Outputs are fifos in directories of the caller, which removes them; a crash leaves those. On
+// It imports nothing of Slipway. Streams are fifos in directories of the caller, which removes them; a crash leaves those. On
 // systems other than Linux every function answers NotImplemented.
 package oneshot
+
+import "io"
 
 // Output is what comes out of one fifo. Its owner calls Drain or Close.
 type Output struct{ output }
@@ -11,11 +13,42 @@ type Output struct{ output }
 // writer ever waits.
 func NewOutput(path string, limit int) (*Output, error) { return newOutput(path, limit) }
 
-// Drain answers what was written so far and stops reading. Processes that go on writing get SIGPIPE.
+// NewCopy makes a fifo at path and copies what comes out of it to w, until Drain. When w fails the rest is read and dropped, so that
+// writers wait for a slow w but never for one that is gone.
+func NewCopy(path string, w io.Writer) (*Output, error) { return newCopy(path, w) }
+
+// Drain answers what was written so far (nothing, when that is copied) and stops reading. Processes that go on writing get SIGPIPE.
 func (o *Output) Drain() ([]byte, error) { return o.drain() }
 
 // Close stops reading.
 func (o *Output) Close() { o.close() }
+
+// Tap is a fifo that somebody else is to write a copy to. Its owner calls Close.
+type Tap struct{ tap }
+
+// NewTap makes a fifo at path and opens it for reading.
+func NewTap(path string, w io.Writer) (*Tap, error) { return newTap(path, w) }
+
+// Copy carries what is written to w, until the last writer closes the fifo. There must be one by now.
+func (t *Tap) Copy() error { return t.copy() }
+
+// Close ends Copy, which then fails.
+func (t *Tap) Close() { t.close() }
+
+// Input is what a process reads, through a fifo. Its owner calls Close.
+type Input struct{ input }
+
+// NewInput makes a fifo at path, which is not at its end before Close, and after that only if nobody else has it open.
+func NewInput(path string) (*Input, error) { return newInput(path) }
+
+// OpenInput is NewInput of a fifo that is there and that somebody reads; NotFound otherwise.
+func OpenInput(path string) (*Input, error) { return openInput(path) }
+
+// Copy writes what r reads, until its end or Close.
+func (i *Input) Copy(r io.Reader) error { return i.copy(r) }
+
+// Close ends Copy as soon as its reader answers.
+func (i *Input) Close() { i.close() }
 
 // KillTree kills a process, what it began, and what is of its session, but not processes that made a session of their own
 // after their parents had ended. They are stopped one by one first, so that none begins another unseen.

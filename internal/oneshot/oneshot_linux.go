@@ -4,21 +4,32 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
 type output struct {
 	f     *os.File
+	to    io.Writer // nil when it is kept
 	limit int
 	kept  []byte
 	ended chan struct{} // closed when the reader has stopped
 }
 
 func newOutput(path string, limit int) (*Output, error) {
+	return begin(path, output{limit: limit})
+}
+
+func newCopy(path string, w io.Writer) (*Output, error) {
+	return begin(path, output{to: w})
+}
+
+func begin(path string, out output) (*Output, error) {
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		return nil, fmt.Errorf("cannot make fifo %s: %w", path, err)
 	}
@@ -27,7 +38,8 @@ func newOutput(path string, limit int) (*Output, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Output{output{f: f, limit: limit, ended: make(chan struct{})}}
+	out.f, out.ended = f, make(chan struct{})
+	o := &Output{out}
 	go o.read()
 	return o, nil
 }
@@ -45,6 +57,14 @@ func (o *output) read() {
 }
 
 func (o *output) keep(b []byte) {
+	if o.to != nil && len(b) > 0 {
+		if _, err := o.to.Write(b); err != nil {
+			o.to = io.Discard
+		}
+	}
+	if o.to != nil {
+		return
+	}
 	o.kept = append(o.kept, b[:min(len(b), o.limit-len(o.kept))]...)
 }
 
@@ -70,7 +90,7 @@ func (o *output) drain() ([]byte, error) {
 				return
 			}
 			o.keep(buf[:n])
-			if len(o.kept) >= o.limit {
+			if o.to == nil && len(o.kept) >= o.limit {
 				return
 			}
 		}
@@ -82,6 +102,60 @@ func (o *output) close() {
 	o.f.Close() // ends the reader
 	<-o.ended
 }
+
+type tap struct {
+	f  *os.File
+	to io.Writer
+}
+
+func newTap(path string, w io.Writer) (*Tap, error) {
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		return nil, fmt.Errorf("cannot make fifo %s: %w", path, err)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &Tap{tap{f, w}}, nil
+}
+
+func (t *tap) copy() error {
+	_, err := io.Copy(t.to, t.f)
+	return err
+}
+
+func (t *tap) close() { t.f.Close() }
+
+type input struct{ f *os.File }
+
+func newInput(path string) (*Input, error) {
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		return nil, fmt.Errorf("cannot make fifo %s: %w", path, err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &Input{input{f}}, nil
+}
+
+func openInput(path string) (*Input, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ENXIO) || errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("nobody reads %s: %w", path, errdefs.ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Input{input{f}}, nil
+}
+
+func (i *input) copy(r io.Reader) error {
+	_, err := io.Copy(i.f, r)
+	return err
+}
+
+func (i *input) close() { i.f.Close() }
 
 func killTree(pid int) error {
 	stopped := map[int]bool{pid: true}

@@ -234,19 +234,19 @@ func (s *Set) Tap(stdout, stderr string) error {
 		if !ok {
 			continue
 		}
-		for _, stream := range []struct{ name, path string }{{"stdout", stdout}, {"stderr", stderr}} {
-			if stream.path == "" {
+		one := tap{}
+		for name, path := range map[string]string{"stdout": stdout, "stderr": stderr} {
+			if path == "" {
 				continue
 			}
-			f, err := openFd(stream.path, unix.O_WRONLY|unix.O_NONBLOCK)
+			f, err := openFd(path, unix.O_WRONLY|unix.O_NONBLOCK)
 			if err != nil {
+				one.close()
 				return fmt.Errorf("cannot open a client's fifo: %w", kind(err))
 			}
-			if err := log.taps.add(stream.name, f); err != nil {
-				return err
-			}
+			one[name] = f
 		}
-		return nil
+		return log.taps.add(one)
 	}
 	return fmt.Errorf("only output that goes to a log can be read along: %w", errdefs.ErrFailedPrecondition)
 }

@@ -12,48 +12,58 @@ import (
 // tapPatience is how long a process waits for somebody who reads along and does not keep up. Then they are cut off.
 const tapPatience = 10 * time.Second
 
-// taps are the clients that read along with what goes into one log. Each has a fifo of its own for each stream.
+// taps are the clients that read along with what goes into one log.
 type taps struct {
 	mu    sync.Mutex
-	open  map[*os.File]string // → stream
+	open  map[*tap]struct{}
 	ended bool
 }
 
-// add takes over f.
-func (t *taps) add(stream string, f *os.File) error {
+// tap is one of them: a fifo of its own for each stream that it wants, which end together.
+type tap map[string]*os.File
+
+func (t tap) close() {
+	for _, f := range t {
+		f.Close()
+	}
+}
+
+// add takes over one.
+func (t *taps) add(one tap) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ended {
-		f.Close()
+		one.close()
 		return fmt.Errorf("the process has ended: %w", errdefs.ErrNotFound)
 	}
 	if t.open == nil {
-		t.open = map[*os.File]string{}
+		t.open = map[*tap]struct{}{}
 	}
-	t.open[f] = stream
+	t.open[&one] = struct{}{}
 	return nil
 }
 
 // write gives text to those who read stream. It has one caller at a time for each stream, and holds no lock while it waits.
 func (t *taps) write(stream string, text []byte) {
 	t.mu.Lock()
-	var all []*os.File
-	for f, s := range t.open {
-		if s == stream {
-			all = append(all, f)
+	var all []*tap
+	for one := range t.open {
+		if (*one)[stream] != nil {
+			all = append(all, one)
 		}
 	}
 	t.mu.Unlock()
-	for _, f := range all {
+	for _, one := range all {
+		f := (*one)[stream]
 		err := f.SetWriteDeadline(time.Now().Add(tapPatience))
 		if err == nil {
 			_, err = f.Write(text)
 		}
 		if err != nil { // gone, or too slow
 			t.mu.Lock()
-			delete(t.open, f)
+			delete(t.open, one)
 			t.mu.Unlock()
-			f.Close()
+			one.close()
 		}
 	}
 }
@@ -63,8 +73,8 @@ func (t *taps) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = true
-	for f := range t.open {
-		f.Close()
+	for one := range t.open {
+		one.close()
 	}
 	t.open = nil
 }
