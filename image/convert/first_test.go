@@ -33,11 +33,11 @@ func TestFirst(t *testing.T) {
 	img := ociimage.Image{Platform: amd64, Layers: []ociimage.Layer{
 		{Files: []ociimage.File{
 			ociimage.Dir("usr", 0o755), ociimage.Dir("usr/lib", 0o711), ociimage.Regular("usr/lib/other", 0o644, noise(1, 5000)),
-			ociimage.Symlink("lib", "usr/lib"), ociimage.Regular("usr/lib/libc.so.6", 0o755, noise(2, 700_000)),
+			ociimage.Symlink("lib", "usr/lib"), ociimage.Regular("usr/lib/libc.so.6", 0o755, noise(2, 70_000)),
 			ociimage.Symlink("usr/lib/libc.so", "/lib/libc.so.6"), ociimage.Hardlink("usr/lib/twin", "usr/lib/other"),
 			ociimage.Regular("hidden", 0o644, "below"), ociimage.Symlink("loop", "loop"), ociimage.Regular("etc/config", 0o644, "x"),
 		}},
-		{Files: []ociimage.File{ociimage.Regular("hidden", 0o644, "above"), ociimage.Dir("usr", 0o700), ociimage.Regular("usr/app", 0o755, noise(3, chunkSize+1))}},
+		{Files: []ociimage.File{ociimage.Regular("hidden", 0o644, "above"), ociimage.Dir("usr", 0o700), ociimage.Regular("usr/app", 0o755, noise(3, 10_000))}},
 		{Files: []ociimage.File{ociimage.Regular("unneeded", 0o644, "")}},
 		{Files: []ociimage.File{ociimage.Regular("twice", 0o644, "a"), ociimage.Regular("twice", 0o644, "b")}},
 	}}

@@ -95,7 +95,7 @@ func TestLibrary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"big", "even", "usr/bin/su", "last"} {
+	for _, name := range []string{"big", "usr/bin/su"} {
 		e, ok := r.Lookup(name)
 		if !ok {
 			t.Fatalf("no %s", name)
@@ -213,7 +213,7 @@ func TestDamaged(t *testing.T) {
 		endless.Write(h[:len(h)-2*block])
 	}
 	for name, data := range map[string][]byte{
-		"cut in a file": plain[:200_000], "cut in a header": plain[:700], "no archive": bytes.Repeat([]byte("no archive "), 100), "endless headers": endless.Bytes(),
+		"cut in a file": plain[:100_000], "cut in a header": plain[:700], "no archive": bytes.Repeat([]byte("no archive "), 100), "endless headers": endless.Bytes(),
 	} {
 		for _, f := range formats {
 			if _, err := tryConvert(newConverter(t, f), bytes.NewReader(data), io.Discard); !errdefs.IsInvalidArgument(err) && !errdefs.IsOutOfRange(err) {
