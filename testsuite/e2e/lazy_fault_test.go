@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -230,6 +232,29 @@ func TestLazyAllKilled(t *testing.T) {
 		t.Errorf("the container that lost its files: %s", out)
 	}
 	d.slipway(t, "rm", "-f", id)
+}
+
+// TestLazyNoRoom is criterion 21: where the cache's disk is full, reads are served from memory.
+func TestLazyNoRoom(t *testing.T) {
+	r := registry.Start(t)
+	d := startDaemonWith(t, func(d *daemon) {
+		d.config = lazyConfig
+		cache := filepath.Join(d.root, "lazy")
+		if err := os.MkdirAll(cache, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Mount("tmpfs", cache, "tmpfs", 0, "size=2m"); err != nil { // less than is kept free
+			t.Skip("cannot mount a tmpfs: ", err)
+		}
+	})
+	l := pushLazy(t, r, 22)
+	d.expectSum(t, l)
+	forgetPages(t)
+	d.expectSum(t, l)
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(filepath.Join(d.root, "lazy"), &disk); err != nil || disk.Bavail > disk.Blocks/4 {
+		t.Errorf("%d of %d blocks are free, so nothing was tried: %v", disk.Bavail, disk.Blocks, err)
+	}
 }
 
 // killAll ends the daemon and what serves layers, at once.

@@ -67,7 +67,7 @@ func pushLazy(t *testing.T, r *registry.Registry, seed uint64) *lazyImage {
 		files = append(files, ociimage.Regular(name, 0o644, string(body)))
 		l.files[name] = body
 		if i == 11 { // far from those before, for a unit of fetching
-			ballast := make([]byte, 8<<20)
+			ballast := make([]byte, 4<<20)
 			_, _ = random.Read(ballast)
 			files = append(files, ociimage.Regular("ballast", 0o644, string(ballast)))
 		}
@@ -140,6 +140,43 @@ func TestLazyStart(t *testing.T) {
 	d.expectSum(t, l)
 	d.slipway(t, "rmi", l.ref)
 	d.checkEmpty(t)
+}
+
+// TestLazySharedFiles is criterion 8: of two images with nearly the same files the second one's are here already.
+func TestLazySharedFiles(t *testing.T) {
+	r, d := registry.Start(t), startLazy(t)
+	base, err := ociimage.Busybox()
+	if err != nil {
+		t.Fatal(err)
+	}
+	base.Layers[0].Compression = ociimage.EStargz
+	random := rand.NewChaCha8([32]byte{8})
+	file := func(name string, size int) ociimage.File {
+		body := make([]byte, size)
+		_, _ = random.Read(body)
+		return ociimage.Regular(name, 0o644, string(body))
+	}
+	shared := []ociimage.File{ociimage.Dir("data", 0o755)}
+	for i := range 40 {
+		shared = append(shared, file(fmt.Sprintf("data/shared%02d", i), 10_000*i))
+	}
+	for i, name := range []string{"a", "b"} {
+		img := base
+		img.Layers = append(slices.Clone(base.Layers), ociimage.Layer{Compression: ociimage.EStargz,
+			Files: append(slices.Clone(shared), file("data/of-"+name, 100_000))})
+		built := r.Push("lazy/shared"+name+":v1", img)
+		r.Forget()
+		d.slipway(t, "run", "--rm", r.Host()+"/lazy/shared"+name+":v1", "sh", "-c", "cat /data/* | wc -c")
+		var fetched int64
+		for _, req := range r.Requests() {
+			fetched += req.Bytes
+		}
+		if whole := built.Layers[0].Size + built.Layers[1].Size; i == 1 && fetched > whole*15/100+(1<<20)+(512<<10) {
+			t.Errorf("%d bytes of %d were fetched for files of which nine tenths were here", fetched, whole)
+		} else if i == 0 && fetched < whole/2 {
+			t.Errorf("%d bytes of %d were fetched for all files of the first image", fetched, whole)
+		}
+	}
 }
 
 // TestLazyCycles is criterion 26: two images with other content under the same names, in turn.
