@@ -56,7 +56,7 @@ func (m *Manager) startHolder(ctx context.Context, p *pod) error {
 		return err
 	}
 	rootfs := holderRoot(p.record.Spec.Security.Namespaces.User)
-	if m.wantsHolder(p) && m.conf.PauseImage != "" {
+	if m.wantsHolder(p) {
 		rootfs = nil
 		if err := m.pauseContainer(ctx, p, &c, doc); err != nil {
 			return err
@@ -97,6 +97,11 @@ func holderRoot(u *spec.UserNamespace) []storage.Mount {
 // pauseContainer makes the record of a holder that runs an image.
 func (m *Manager) pauseContainer(ctx context.Context, p *pod, c *metadata.Container, doc *specs.Spec) error {
 	img, err := m.image(ctx, m.conf.PauseImage, p.runtime.Snapshotter)
+	if errdefs.IsNotFound(err) {
+		if _, err = m.Pull(ctx, PullOptions{Ref: m.conf.PauseImage, Handler: p.record.Spec.Handler}); err == nil {
+			img, err = m.image(ctx, m.conf.PauseImage, p.runtime.Snapshotter)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("the image of the pods' own process ([cri] pause_image): %w", err)
 	}

@@ -62,6 +62,7 @@ func (m *Manager) once(ctx context.Context, name, what, print string, fn func(co
 		free, cancel := context.WithTimeout(context.WithoutCancel(ctx), makeTimeout)
 		m.wait.Go(func() {
 			defer cancel()
+			defer context.AfterFunc(m.life, cancel)() // the next daemon clears away what this one does not come to
 			k.id, k.err = fn(free, k)
 			if k.err != nil {
 				k.err = fmt.Errorf("cannot %s: %s: %w", k.what, k.now(), k.err)

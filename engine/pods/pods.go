@@ -151,8 +151,11 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// background runs fn until Close has it end.
+// background runs fn, unless Close has begun: then it is the next daemon's to find out.
 func (m *Manager) background(fn func(ctx context.Context)) {
+	if m.life.Err() != nil {
+		return
+	}
 	m.wait.Go(func() { fn(m.life) })
 }
 

@@ -36,6 +36,12 @@ esac
 // startCRI starts a daemon whose pods get their network of fakePlugin.
 func startCRI(t *testing.T) (*daemon, *kubelet) {
 	t.Helper()
+	return startCRIWith(t, func(*daemon) {})
+}
+
+// startCRIWith lets prepare add to the section [cri] of the configuration.
+func startCRIWith(t *testing.T, prepare func(*daemon)) (*daemon, *kubelet) {
+	t.Helper()
 	d := startDaemonWith(t, func(d *daemon) {
 		for path, text := range map[string]string{
 			"cni/bin/fake":              fakePlugin,
@@ -50,6 +56,7 @@ func startCRI(t *testing.T) (*daemon, *kubelet) {
 			}
 		}
 		d.config += fmt.Sprintf("[cri]\ncni_conf_dir = %q\ncni_bin_dirs = [%q]\n", filepath.Join(d.dir, "cni/net.d"), filepath.Join(d.dir, "cni/bin"))
+		prepare(d)
 	})
 	return d, dialCRI(t, d)
 }

@@ -1,0 +1,137 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// output runs a container to its end and answers what it wrote.
+func (k *kubelet) output(t *testing.T, pod *runtime.PodSandboxConfig, c *runtime.ContainerConfig) string {
+	t.Helper()
+	_, id := k.start(t, pod, c)
+	st := k.awaitState(t, id, runtime.ContainerState_CONTAINER_EXITED)
+	log, err := os.ReadFile(st.LogPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for line := range strings.Lines(string(log)) {
+		if parts := strings.SplitN(line, " ", 4); len(parts) == 4 {
+			text.WriteString(parts[3])
+		}
+	}
+	if st.ExitCode != 0 {
+		t.Errorf("exit code %d, %s: %s", st.ExitCode, st.Message, text.String())
+	}
+	return text.String()
+}
+
+// TestImageVolumes: an image, or a directory in one, is mounted read-only.
+func TestImageVolumes(t *testing.T) {
+	d, k := startCRI(t)
+	k.pull(t)
+	pod := k.podConfig(name(t))
+	c := k.containerConfig(pod, "ls /whole/bin/busybox /part/busybox && ! touch /whole/x 2>/dev/null")
+	c.Mounts = []*runtime.Mount{
+		{ContainerPath: "/whole", Image: &runtime.ImageSpec{Image: busybox}, Readonly: true},
+		{ContainerPath: "/part", Image: &runtime.ImageSpec{Image: busybox}, ImageSubPath: "bin", Readonly: true},
+	}
+	if got := k.output(t, pod, c); got != "/part/busybox\n/whole/bin/busybox\n" && got != "/whole/bin/busybox\n/part/busybox\n" {
+		t.Errorf("got %q", got)
+	}
+	pods, err := k.ListPodSandbox(t.Context(), &runtime.ListPodSandboxRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sub := range []string{"nothing", "../..", "/bin"} {
+		bad := k.containerConfig(pod, "true")
+		bad.Metadata.Name = "bad"
+		bad.Mounts = []*runtime.Mount{{ContainerPath: "/part", Image: &runtime.ImageSpec{Image: busybox}, ImageSubPath: sub}}
+		_, err := k.CreateContainer(t.Context(), &runtime.CreateContainerRequest{PodSandboxId: pods.Items[0].Id, Config: bad, SandboxConfig: pod})
+		wantCode(t, err, "InvalidArgument")
+	}
+	// Whoever begins anew finds nothing in the way, and nothing lost.
+	d.kill()
+	d.start()
+	k = dialCRI(t, d)
+	k.removeAll(t, d)
+}
+
+// TestDescribedDevices: a vendor's description adds what it says to the container (CDI).
+func TestDescribedDevices(t *testing.T) {
+	d, k := startCRIWith(t, func(d *daemon) {
+		d.config += fmt.Sprintf("cdi_spec_dirs = [%q]\n", filepath.Join(d.dir, "cdi"))
+	})
+	k.pull(t)
+	if err := os.Mkdir(filepath.Join(d.dir, "cdi"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	description := `{"cdiVersion":"0.6.0","kind":"vendor.com/thing","devices":[{"name":"one","containerEdits":{"env":["THING=one"],"deviceNodes":[{"path":"/dev/thing","hostPath":"/dev/null"}]}}]}`
+	if err := os.WriteFile(filepath.Join(d.dir, "cdi", "vendor.json"), []byte(description), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	pod := k.podConfig(name(t))
+	c := k.containerConfig(pod, `echo $THING; test -c /dev/thing && echo there`)
+	c.CDIDevices = []*runtime.CDIDevice{{Name: "vendor.com/thing=one"}}
+	if got := k.output(t, pod, c); got != "one\nthere\n" {
+		t.Errorf("got %q", got)
+	}
+	k.removeAll(t, d)
+}
+
+// TestMappedUsers: a pod with a user namespace has one root file system of its own ids, and volumes mapped to them.
+func TestMappedUsers(t *testing.T) {
+	d, k := startCRI(t)
+	k.pull(t)
+	maps := []*runtime.IDMapping{{ContainerId: 0, HostId: 300000, Length: 65536}}
+	pod := ownNetwork(k.podConfig(name(t)))
+	pod.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &runtime.UserNamespace{Uids: maps, Gids: maps}
+	volume := filepath.Join(d.dir, "volume")
+	if err := os.Mkdir(volume, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c := k.containerConfig(pod, `cat /proc/self/uid_map | tr -s ' '; touch /volume/made /own; ls -n /volume/made | cut -d' ' -f1-6 | tr -s ' ' | cut -d' ' -f3`)
+	c.Mounts = []*runtime.Mount{{HostPath: volume, ContainerPath: "/volume", UidMappings: maps, GidMappings: maps}}
+	if got := k.output(t, pod, c); got != " 0 300000 65536\n0\n" {
+		t.Errorf("got %q", got)
+	}
+	if uid := owner(t, filepath.Join(volume, "made")); uid != 0 {
+		t.Errorf("what the container's root made in the mapped volume belongs to %d on the host", uid)
+	}
+	k.removeAll(t, d)
+}
+
+// TestPauseProcess: [cri] pause holds every pod with a process of an image, which is pulled when it is not there.
+func TestPauseProcess(t *testing.T) {
+	d, k := startCRIWith(t, func(d *daemon) { d.config += fmt.Sprintf("pause = true\npause_image = %q\n", busybox) })
+	pod := ownNetwork(k.podConfig(name(t)))
+	podID, id := k.start(t, pod, k.containerConfig(pod, "exec sleep 1000"))
+	k.awaitState(t, id, runtime.ContainerState_CONTAINER_RUNNING)
+	list, err := k.ListContainers(t.Context(), &runtime.ListContainersRequest{})
+	if err != nil || len(list.Containers) != 1 {
+		t.Errorf("the pod's own process is listed as a container: %v, %v", list, err)
+	}
+	images, err := k.images.ListImages(t.Context(), &runtime.ListImagesRequest{})
+	if err != nil || len(images.Images) != 1 || !images.Images[0].Pinned {
+		t.Errorf("the image of the pods' process is not pinned: %v, %v", images, err)
+	}
+	if _, err := k.StopPodSandbox(t.Context(), &runtime.StopPodSandboxRequest{PodSandboxId: podID}); err != nil {
+		t.Fatal(err)
+	}
+	k.removeAll(t, d)
+}
+
+func owner(t *testing.T, path string) uint32 {
+	t.Helper()
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.Sys().(*syscall.Stat_t).Uid
+}
