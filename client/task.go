@@ -15,6 +15,8 @@ import (
 	"github.com/containerd/typeurl/v2"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	slipwayapi "github.com/slipwayd/slipway/api/slipway/v1"
 )
 
 // Exit is how a process ended.
@@ -28,6 +30,9 @@ type Status struct {
 	State string // created, running, paused, stopped, unknown
 	Pid   uint32
 	Exit  Exit // of a stopped one
+	// OOMKilled is true when the kernel has killed something in the task for lack of memory, init or another. Told of init, by
+	// Slipway's daemon, until the task is deleted.
+	OOMKilled bool
 }
 
 // Process is init of a task (Exec is "") or a process executed in it.
@@ -82,15 +87,47 @@ func (ct *Container) Task(ctx context.Context) (*Task, error) {
 
 // Statuses answers the state of every container's init that has a task, by container id.
 func (c *Client) Statuses(ctx context.Context) (map[string]Status, error) {
+	out, err := c.ownStatuses(ctx)
+	if out != nil || err != nil {
+		return out, err
+	}
 	r, err := c.tasks.List(ctx, &tasksapi.ListTasksRequest{})
 	if err != nil {
 		return nil, err
 	}
-	out := make(map[string]Status, len(r.Tasks))
+	out = make(map[string]Status, len(r.Tasks))
 	for _, t := range r.Tasks {
 		out[t.ID] = statusFromWire(t)
 	}
 	return out, nil
+}
+
+// ownStatuses is Statuses of the containers of ids, of all without one, with what containerd's API has no field for; nil from
+// a daemon that cannot tell it.
+func (c *Client) ownStatuses(ctx context.Context, ids ...string) (map[string]Status, error) {
+	info, err := c.info(ctx)
+	if info == nil || err != nil {
+		return nil, err
+	}
+	r, err := c.own.States(ctx, &slipwayapi.ContainerStatesRequest{Ids: ids})
+	if errdefs.IsNotImplemented(err) { // Slipway of an earlier version
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	out := make(map[string]Status, len(r.States))
+	for _, s := range r.States {
+		out[s.Id] = ownStatus(s)
+	}
+	return out, nil
+}
+
+func ownStatus(s *slipwayapi.ContainerState) Status {
+	st := Status{State: s.State, Pid: s.Pid, OOMKilled: s.OomKilled}
+	if s.State == "stopped" {
+		st.Exit = Exit{Code: s.ExitCode, At: time.Unix(0, s.ExitedAt).UTC()}
+	}
+	return st
 }
 
 // NewProcess prepares one more process; Start runs it. id must be unused in the task. The process is there until Delete, unless
@@ -181,6 +218,15 @@ func (p *Process) Delete(ctx context.Context) (Exit, error) {
 
 // Status asks for the state.
 func (p *Process) Status(ctx context.Context) (Status, error) {
+	if p.Exec == "" {
+		own, err := p.ct.c.ownStatuses(ctx, p.ct.ID)
+		if err != nil {
+			return Status{}, err
+		}
+		if s, ok := own[p.ct.ID]; ok {
+			return s, nil
+		} // else the error is the other API's
+	}
 	r, err := p.ct.c.tasks.Get(ctx, &tasksapi.GetRequest{ContainerID: p.ct.ID, ExecID: p.Exec})
 	if err != nil {
 		return Status{}, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,5 +98,80 @@ func TestContainers(t *testing.T) {
 	}
 	if _, err := service.Remove(ctx, &slipwayv1.RemoveContainerRequest{Id: "a"}); !errdefs.IsNotFound(err) {
 		t.Errorf("Remove again: %v", err)
+	}
+}
+
+// someTasks is a host where these run or ran.
+type someTasks struct {
+	noTasks
+	states []shim.State
+}
+
+func (s someTasks) State(_ context.Context, ns, id, _ string) (shim.State, error) {
+	for _, st := range s.states {
+		if st.Namespace == ns && st.ID == id {
+			return st, nil
+		}
+	}
+	return shim.State{}, fmt.Errorf("task %s: %w", id, errdefs.ErrNotFound)
+}
+
+func (s someTasks) List(_ context.Context, ns string) (in []shim.State, _ error) {
+	for _, st := range s.states {
+		if st.Namespace == ns {
+			in = append(in, st)
+		}
+	}
+	return in, nil
+}
+
+func TestStates(t *testing.T) {
+	dir := t.TempDir()
+	db, err := records.Open(filepath.Join(dir, "metadata.db"), records.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Unix(7, 9)
+	eng, err := engine.New(engine.Parts{
+		DB: db, Content: testsuite.NewMemoryContent(), Drivers: map[string]storage.Driver{"fake": testsuite.NewFakeDriver()}, DefaultDriver: "fake",
+		Tasks: someTasks{states: []shim.State{
+			{Namespace: "default", ID: "a", Pid: 3, Status: shim.Running},
+			{Namespace: "default", ID: "b", Pid: 4, Status: shim.Stopped, ExitStatus: 137, ExitedAt: at, OOMKilled: true},
+			{Namespace: "other", ID: "c", Status: shim.Created},
+		}},
+		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), GCDelay: time.Hour,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer eng.Close()
+	service := &containers{engine: eng}
+	in := func(ns string) context.Context {
+		return metadata.NewIncomingContext(t.Context(), metadata.Pairs("containerd-namespace", ns))
+	}
+	const a, b = "a running 3 0 false ", "b stopped 4 137 true "
+	for _, test := range []struct {
+		ns   string
+		ids  []string
+		want string
+		err  error
+	}{
+		{"default", nil, a + b, nil},
+		{"default", []string{"b", "none", "c"}, b, nil},
+		{"other", nil, "c created 0 0 false ", nil},
+		{"default", make([]string, maxAsked+1), "", errdefs.ErrInvalidArgument},
+		{"", nil, "", errdefs.ErrFailedPrecondition},
+	} {
+		r, err := service.States(in(test.ns), &slipwayv1.ContainerStatesRequest{Ids: test.ids})
+		got := ""
+		for _, s := range r.GetStates() {
+			got += fmt.Sprintln(s.Id, s.State, s.Pid, s.ExitCode, s.OomKilled)
+			if s.State == "stopped" && s.ExitedAt != at.UnixNano() {
+				t.Errorf("%s exited at %d", s.Id, s.ExitedAt)
+			}
+		}
+		if strings.ReplaceAll(got, "\n", " ") != test.want || !errors.Is(err, test.err) {
+			t.Errorf("states in %q of %d ids: %q, %v; want %q, %v", test.ns, len(test.ids), got, err, test.want, test.err)
+		}
 	}
 }

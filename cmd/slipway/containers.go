@@ -26,13 +26,18 @@ type containerRow struct {
 	Pid     uint32            `json:"pid,omitempty"`
 	Exit    *uint32           `json:"exitCode,omitempty"`
 	ExitAt  time.Time         `json:"exitedAt,omitzero"`
+	OOM     bool              `json:"oomKilled,omitempty"` // the kernel killed something in it for lack of memory
 	Labels  map[string]string `json:"labels,omitempty"`
 }
 
 func (r containerRow) status() string {
 	switch r.State {
 	case "stopped":
-		return fmt.Sprintf("Exited (%d) %s", *r.Exit, ago(r.ExitAt))
+		status := fmt.Sprintf("Exited (%d) %s", *r.Exit, ago(r.ExitAt))
+		if r.OOM {
+			status += ", out of memory"
+		}
+		return status
 	case "running":
 		return "Up " + units.HumanDuration(time.Since(r.Created))
 	default:
@@ -87,7 +92,7 @@ func containerRows(ctx context.Context, c *client.Client, all bool) ([]container
 		if !all && st.State != "running" && st.State != "paused" {
 			continue
 		}
-		r := containerRow{ID: ct.ID, Image: ct.Image, Created: ct.CreatedAt, State: st.State, Pid: st.Pid, Labels: ct.Labels}
+		r := containerRow{ID: ct.ID, Image: ct.Image, Created: ct.CreatedAt, State: st.State, Pid: st.Pid, OOM: st.OOMKilled, Labels: ct.Labels}
 		if ct.Spec != nil && ct.Spec.Process != nil {
 			r.Command = ct.Spec.Process.Args
 		}

@@ -137,6 +137,9 @@ func (a *app) startContainer(ctx context.Context, c *client.Client, ct *client.C
 	} else if err != nil {
 		return errors.Join(explainStart(err, ct.ID), remove(cleanup, c, ct.ID, true))
 	}
+	if exit.Code != 0 {
+		a.explainEnd(cleanup, ct, task)
+	}
 	if r.rm {
 		if err := ct.Remove(cleanup); err != nil {
 			return err
@@ -146,6 +149,23 @@ func (a *app) startContainer(ctx context.Context, c *client.Client, ct *client.C
 		return exitCode(exit.Code)
 	}
 	return nil
+}
+
+// explainEnd says what the exit code of a container does not: that the kernel took its memory for too much.
+func (a *app) explainEnd(ctx context.Context, ct *client.Container, task *client.Task) {
+	st, err := task.Status(ctx)
+	if err != nil || !st.OOMKilled { // the code is told in any case
+		return
+	}
+	fmt.Fprintf(a.err, "slipway: killed: out of memory%s\n", memoryLimit(ct.Spec))
+}
+
+// memoryLimit is what a container may use, and what to do about it; empty without a limit of its own.
+func memoryLimit(s *specs.Spec) string {
+	if s == nil || s.Linux == nil || s.Linux.Resources == nil || s.Linux.Resources.Memory == nil || s.Linux.Resources.Memory.Limit == nil {
+		return " (it has no limit of its own: the host is short of memory)"
+	}
+	return fmt.Sprintf(" (limit %s); raise --memory", units.CustomSize("%.4g%s", float64(*s.Linux.Resources.Memory.Limit), 1024, []string{"", "K", "M", "G", "T"}))
 }
 
 func (a *app) imageForRun(ctx context.Context, c *client.Client, ref, policy, lazy string) (client.Image, error) {

@@ -103,6 +103,28 @@ func TestSlipwayTellsWhyAProgramDidNotStart(t *testing.T) {
 	d.checkNoContainers(t, id)
 }
 
+// Who looks at a container that the kernel killed for memory is told so, at its end and later.
+func TestSlipwayTellsOfMemory(t *testing.T) {
+	d := startDaemon(t)
+	d.slipway(t, "pull", busybox)
+	id := name(t)
+	_, err := d.trySlipway(t, "run", "--name", id, "--memory", "24m", busybox, "sh", "-c", "x=x; while :; do x=$x$x; done")
+	if exitCode(err) != 137 || !strings.Contains(err.Error(), "out of memory (limit 24M); raise --memory") {
+		t.Errorf("run: %v", err)
+	}
+	if out := d.slipway(t, "ps", "-a"); !strings.Contains(out, "Exited (137)") || !strings.Contains(out, "out of memory") {
+		t.Errorf("ps:\n%s", out)
+	}
+	if out := d.slipway(t, "inspect", id); !strings.Contains(out, `"oomKilled": true`) {
+		t.Errorf("inspect:\n%s", out)
+	}
+	d.slipway(t, "rm", id)
+	_, err = d.trySlipway(t, "run", "--rm", "--memory", "24m", busybox, "sh", "-c", "(sh -c 'kill -9 $$'); exit $?")
+	if exitCode(err) != 137 || strings.Contains(err.Error(), "memory") {
+		t.Errorf("one that killed itself: %v", err)
+	}
+}
+
 // A client that stays with a container sees its end, however often the daemon restarts meanwhile.
 func TestSlipwayWaitsForTheDaemon(t *testing.T) {
 	d := startDaemon(t)

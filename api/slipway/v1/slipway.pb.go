@@ -415,6 +415,178 @@ func (*RemoveContainerResponse) Descriptor() ([]byte, []int) {
 	return file_api_slipway_v1_slipway_proto_rawDescGZIP(), []int{5}
 }
 
+type ContainerStatesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ids           []string               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"` // all of the namespace if empty
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContainerStatesRequest) Reset() {
+	*x = ContainerStatesRequest{}
+	mi := &file_api_slipway_v1_slipway_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerStatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerStatesRequest) ProtoMessage() {}
+
+func (x *ContainerStatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_slipway_v1_slipway_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerStatesRequest.ProtoReflect.Descriptor instead.
+func (*ContainerStatesRequest) Descriptor() ([]byte, []int) {
+	return file_api_slipway_v1_slipway_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ContainerStatesRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+type ContainerStatesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	States        []*ContainerState      `protobuf:"bytes,1,rep,name=states,proto3" json:"states,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContainerStatesResponse) Reset() {
+	*x = ContainerStatesResponse{}
+	mi := &file_api_slipway_v1_slipway_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerStatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerStatesResponse) ProtoMessage() {}
+
+func (x *ContainerStatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_slipway_v1_slipway_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerStatesResponse.ProtoReflect.Descriptor instead.
+func (*ContainerStatesResponse) Descriptor() ([]byte, []int) {
+	return file_api_slipway_v1_slipway_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ContainerStatesResponse) GetStates() []*ContainerState {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+type ContainerState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`                           // created, running, paused, stopped, or unknown
+	Pid           uint32                 `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`                              // of init
+	ExitCode      uint32                 `protobuf:"varint,4,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`    // of one that has stopped
+	ExitedAt      int64                  `protobuf:"varint,5,opt,name=exited_at,json=exitedAt,proto3" json:"exited_at,omitempty"`    // nanoseconds since 1970
+	OomKilled     bool                   `protobuf:"varint,6,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"` // the kernel has killed something in it for lack of memory; known until the task is deleted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContainerState) Reset() {
+	*x = ContainerState{}
+	mi := &file_api_slipway_v1_slipway_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerState) ProtoMessage() {}
+
+func (x *ContainerState) ProtoReflect() protoreflect.Message {
+	mi := &file_api_slipway_v1_slipway_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerState.ProtoReflect.Descriptor instead.
+func (*ContainerState) Descriptor() ([]byte, []int) {
+	return file_api_slipway_v1_slipway_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ContainerState) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ContainerState) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ContainerState) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *ContainerState) GetExitCode() uint32 {
+	if x != nil {
+		return x.ExitCode
+	}
+	return 0
+}
+
+func (x *ContainerState) GetExitedAt() int64 {
+	if x != nil {
+		return x.ExitedAt
+	}
+	return 0
+}
+
+func (x *ContainerState) GetOomKilled() bool {
+	if x != nil {
+		return x.OomKilled
+	}
+	return false
+}
+
 var File_api_slipway_v1_slipway_proto protoreflect.FileDescriptor
 
 const file_api_slipway_v1_slipway_proto_rawDesc = "" +
@@ -453,13 +625,26 @@ const file_api_slipway_v1_slipway_proto_rawDesc = "" +
 	"created_at\x18\x02 \x01(\x03R\tcreatedAt\"(\n" +
 	"\x16RemoveContainerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x19\n" +
-	"\x17RemoveContainerResponse2C\n" +
+	"\x17RemoveContainerResponse\"*\n" +
+	"\x16ContainerStatesRequest\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\"M\n" +
+	"\x17ContainerStatesResponse\x122\n" +
+	"\x06states\x18\x01 \x03(\v2\x1a.slipway.v1.ContainerStateR\x06states\"\xa1\x01\n" +
+	"\x0eContainerState\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x10\n" +
+	"\x03pid\x18\x03 \x01(\rR\x03pid\x12\x1b\n" +
+	"\texit_code\x18\x04 \x01(\rR\bexitCode\x12\x1b\n" +
+	"\texited_at\x18\x05 \x01(\x03R\bexitedAt\x12\x1d\n" +
+	"\n" +
+	"oom_killed\x18\x06 \x01(\bR\toomKilled2C\n" +
 	"\x06Daemon\x129\n" +
-	"\x04Info\x12\x17.slipway.v1.InfoRequest\x1a\x18.slipway.v1.InfoResponse2\xb2\x01\n" +
+	"\x04Info\x12\x17.slipway.v1.InfoRequest\x1a\x18.slipway.v1.InfoResponse2\x85\x02\n" +
 	"\n" +
 	"Containers\x12Q\n" +
 	"\x06Create\x12\".slipway.v1.CreateContainerRequest\x1a#.slipway.v1.CreateContainerResponse\x12Q\n" +
-	"\x06Remove\x12\".slipway.v1.RemoveContainerRequest\x1a#.slipway.v1.RemoveContainerResponseB6Z4github.com/slipwayd/slipway/api/slipway/v1;slipwayv1b\x06proto3"
+	"\x06Remove\x12\".slipway.v1.RemoveContainerRequest\x1a#.slipway.v1.RemoveContainerResponse\x12Q\n" +
+	"\x06States\x12\".slipway.v1.ContainerStatesRequest\x1a#.slipway.v1.ContainerStatesResponseB6Z4github.com/slipwayd/slipway/api/slipway/v1;slipwayv1b\x06proto3"
 
 var (
 	file_api_slipway_v1_slipway_proto_rawDescOnce sync.Once
@@ -473,7 +658,7 @@ func file_api_slipway_v1_slipway_proto_rawDescGZIP() []byte {
 	return file_api_slipway_v1_slipway_proto_rawDescData
 }
 
-var file_api_slipway_v1_slipway_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_api_slipway_v1_slipway_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_api_slipway_v1_slipway_proto_goTypes = []any{
 	(*InfoRequest)(nil),             // 0: slipway.v1.InfoRequest
 	(*InfoResponse)(nil),            // 1: slipway.v1.InfoResponse
@@ -481,21 +666,27 @@ var file_api_slipway_v1_slipway_proto_goTypes = []any{
 	(*CreateContainerResponse)(nil), // 3: slipway.v1.CreateContainerResponse
 	(*RemoveContainerRequest)(nil),  // 4: slipway.v1.RemoveContainerRequest
 	(*RemoveContainerResponse)(nil), // 5: slipway.v1.RemoveContainerResponse
-	nil,                             // 6: slipway.v1.CreateContainerRequest.LabelsEntry
+	(*ContainerStatesRequest)(nil),  // 6: slipway.v1.ContainerStatesRequest
+	(*ContainerStatesResponse)(nil), // 7: slipway.v1.ContainerStatesResponse
+	(*ContainerState)(nil),          // 8: slipway.v1.ContainerState
+	nil,                             // 9: slipway.v1.CreateContainerRequest.LabelsEntry
 }
 var file_api_slipway_v1_slipway_proto_depIdxs = []int32{
-	6, // 0: slipway.v1.CreateContainerRequest.labels:type_name -> slipway.v1.CreateContainerRequest.LabelsEntry
-	0, // 1: slipway.v1.Daemon.Info:input_type -> slipway.v1.InfoRequest
-	2, // 2: slipway.v1.Containers.Create:input_type -> slipway.v1.CreateContainerRequest
-	4, // 3: slipway.v1.Containers.Remove:input_type -> slipway.v1.RemoveContainerRequest
-	1, // 4: slipway.v1.Daemon.Info:output_type -> slipway.v1.InfoResponse
-	3, // 5: slipway.v1.Containers.Create:output_type -> slipway.v1.CreateContainerResponse
-	5, // 6: slipway.v1.Containers.Remove:output_type -> slipway.v1.RemoveContainerResponse
-	4, // [4:7] is the sub-list for method output_type
-	1, // [1:4] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	9, // 0: slipway.v1.CreateContainerRequest.labels:type_name -> slipway.v1.CreateContainerRequest.LabelsEntry
+	8, // 1: slipway.v1.ContainerStatesResponse.states:type_name -> slipway.v1.ContainerState
+	0, // 2: slipway.v1.Daemon.Info:input_type -> slipway.v1.InfoRequest
+	2, // 3: slipway.v1.Containers.Create:input_type -> slipway.v1.CreateContainerRequest
+	4, // 4: slipway.v1.Containers.Remove:input_type -> slipway.v1.RemoveContainerRequest
+	6, // 5: slipway.v1.Containers.States:input_type -> slipway.v1.ContainerStatesRequest
+	1, // 6: slipway.v1.Daemon.Info:output_type -> slipway.v1.InfoResponse
+	3, // 7: slipway.v1.Containers.Create:output_type -> slipway.v1.CreateContainerResponse
+	5, // 8: slipway.v1.Containers.Remove:output_type -> slipway.v1.RemoveContainerResponse
+	7, // 9: slipway.v1.Containers.States:output_type -> slipway.v1.ContainerStatesResponse
+	6, // [6:10] is the sub-list for method output_type
+	2, // [2:6] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_api_slipway_v1_slipway_proto_init() }
@@ -509,7 +700,7 @@ func file_api_slipway_v1_slipway_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_slipway_v1_slipway_proto_rawDesc), len(file_api_slipway_v1_slipway_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -129,6 +129,7 @@ var Daemon_ServiceDesc = grpc.ServiceDesc{
 const (
 	Containers_Create_FullMethodName = "/slipway.v1.Containers/Create"
 	Containers_Remove_FullMethodName = "/slipway.v1.Containers/Remove"
+	Containers_States_FullMethodName = "/slipway.v1.Containers/States"
 )
 
 // ContainersClient is the client API for Containers service.
@@ -142,6 +143,8 @@ type ContainersClient interface {
 	Create(ctx context.Context, in *CreateContainerRequest, opts ...grpc.CallOption) (*CreateContainerResponse, error)
 	// Remove deletes a container with its ended task, root file system and log. FAILED_PRECONDITION while it runs.
 	Remove(ctx context.Context, in *RemoveContainerRequest, opts ...grpc.CallOption) (*RemoveContainerResponse, error)
+	// States tells how containers with a task are; one that has none is left out.
+	States(ctx context.Context, in *ContainerStatesRequest, opts ...grpc.CallOption) (*ContainerStatesResponse, error)
 }
 
 type containersClient struct {
@@ -172,6 +175,16 @@ func (c *containersClient) Remove(ctx context.Context, in *RemoveContainerReques
 	return out, nil
 }
 
+func (c *containersClient) States(ctx context.Context, in *ContainerStatesRequest, opts ...grpc.CallOption) (*ContainerStatesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ContainerStatesResponse)
+	err := c.cc.Invoke(ctx, Containers_States_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ContainersServer is the server API for Containers service.
 // All implementations must embed UnimplementedContainersServer
 // for forward compatibility.
@@ -183,6 +196,8 @@ type ContainersServer interface {
 	Create(context.Context, *CreateContainerRequest) (*CreateContainerResponse, error)
 	// Remove deletes a container with its ended task, root file system and log. FAILED_PRECONDITION while it runs.
 	Remove(context.Context, *RemoveContainerRequest) (*RemoveContainerResponse, error)
+	// States tells how containers with a task are; one that has none is left out.
+	States(context.Context, *ContainerStatesRequest) (*ContainerStatesResponse, error)
 	mustEmbedUnimplementedContainersServer()
 }
 
@@ -198,6 +213,9 @@ func (UnimplementedContainersServer) Create(context.Context, *CreateContainerReq
 }
 func (UnimplementedContainersServer) Remove(context.Context, *RemoveContainerRequest) (*RemoveContainerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Remove not implemented")
+}
+func (UnimplementedContainersServer) States(context.Context, *ContainerStatesRequest) (*ContainerStatesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method States not implemented")
 }
 func (UnimplementedContainersServer) mustEmbedUnimplementedContainersServer() {}
 func (UnimplementedContainersServer) testEmbeddedByValue()                    {}
@@ -256,6 +274,24 @@ func _Containers_Remove_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Containers_States_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ContainerStatesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ContainersServer).States(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Containers_States_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ContainersServer).States(ctx, req.(*ContainerStatesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Containers_ServiceDesc is the grpc.ServiceDesc for Containers service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -270,6 +306,10 @@ var Containers_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Remove",
 			Handler:    _Containers_Remove_Handler,
+		},
+		{
+			MethodName: "States",
+			Handler:    _Containers_States_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
