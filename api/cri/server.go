@@ -15,7 +15,8 @@ import (
 
 // Options of the services.
 type Options struct {
-	Version string // of Slipway
+	Version   string     // of Slipway
+	Streaming *Streaming // nil: exec, attach and port-forward fail
 }
 
 // Register adds both services to a server.

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
 
+	"github.com/slipwayd/slipway/api/cri"
 	"github.com/slipwayd/slipway/engine"
 	"github.com/slipwayd/slipway/engine/pods"
 	"github.com/slipwayd/slipway/network"
@@ -21,6 +24,9 @@ type criConfig struct {
 	CNIConfDir     string                   `toml:"cni_conf_dir"`
 	CNIBinDirs     []string                 `toml:"cni_bin_dirs"`
 	CDISpecDirs    []string                 `toml:"cdi_spec_dirs"`
+	StreamAddress  string                   `toml:"stream_address"`
+	StreamCert     string                   `toml:"stream_tls_cert"`
+	StreamKey      string                   `toml:"stream_tls_key"`
 	Runtimes       map[string]runtimeConfig `toml:"runtimes"`
 }
 
@@ -44,7 +50,7 @@ func defaultCRI() criConfig {
 	return criConfig{
 		Enabled: true, DefaultRuntime: defaultClass, PauseImage: "registry.k8s.io/pause:3.10.1",
 		CNIConfDir: "/etc/cni/net.d", CNIBinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"},
-		CDISpecDirs: []string{"/etc/cdi", "/var/run/cdi"},
+		CDISpecDirs: []string{"/etc/cdi", "/var/run/cdi"}, StreamAddress: "127.0.0.1:0",
 	}
 }
 
@@ -74,6 +80,11 @@ cni_conf_dir = "/etc/cni/net.d"
 cni_bin_dirs = ["/opt/cni/bin", "/usr/lib/cni"]
 # Where vendors describe devices that containers may name (Container Device Interface).
 cdi_spec_dirs = ["/etc/cdi", "/var/run/cdi"]
+# Where exec, attach and port-forward are served to kubelet: HOST:PORT, port 0 for any that is free. Empty: not at all. Who can connect needs a
+# token as well, which CRI gives out; with another address than a loopback one set both files, and the streams are encrypted.
+stream_address = "127.0.0.1:0"
+stream_tls_cert = ""
+stream_tls_key = ""
 `
 
 // check refuses what could not work, before anything runs.
@@ -86,7 +97,32 @@ func (c criConfig) check() error {
 	if _, ok := c.Runtimes[c.DefaultRuntime]; !ok && c.DefaultRuntime != defaultClass {
 		return fmt.Errorf("cri.default_runtime %q is not among cri.runtimes", c.DefaultRuntime)
 	}
+	if (c.StreamCert == "") != (c.StreamKey == "") {
+		return errors.New("cri.stream_tls_cert and cri.stream_tls_key belong together: set both or none")
+	}
 	return nil
+}
+
+// wireStreaming serves exec, attach and port-forward; nil where that is turned off.
+func wireStreaming(c criConfig, m *pods.Manager, log *slog.Logger) (*cri.Streaming, error) {
+	if c.StreamAddress == "" {
+		return nil, nil
+	}
+	o := cri.StreamingOptions{Address: c.StreamAddress, Log: log}
+	if c.StreamCert != "" {
+		if _, err := tls.LoadX509KeyPair(c.StreamCert, c.StreamKey); err != nil {
+			return nil, fmt.Errorf("cannot read the certificate of streams ([cri] stream_tls_cert, stream_tls_key): %w", err)
+		}
+		o.TLS = &tls.Config{
+			MinVersion: tls.VersionTLS12,
+			// Read anew for each connection: certificates are renewed while the daemon runs.
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				cert, err := tls.LoadX509KeyPair(c.StreamCert, c.StreamKey)
+				return &cert, err
+			},
+		}
+	}
+	return cri.NewStreaming(m, o)
 }
 
 // wirePods makes the pods over an engine.

@@ -23,17 +23,21 @@ import (
 
 // daemon is all that was wired.
 type daemon struct {
-	engine *engine.Engine
-	pods   *pods.Manager // nil without CRI
-	grpc   *containerd.Server
-	ttrpc  *containerd.TTRPCServer
-	system func() // ends what belongs to the operating system
+	engine  *engine.Engine
+	pods    *pods.Manager  // nil without CRI
+	streams *cri.Streaming // of containers of pods; nil where they are not served
+	grpc    *containerd.Server
+	ttrpc   *containerd.TTRPCServer
+	system  func() // ends what belongs to the operating system
 }
 
 // close ends calls first, as they use the engine. Containers go on running.
 func (d *daemon) close() error {
 	err := d.ttrpc.Close()
 	gracefulStop(d.grpc)
+	if d.streams != nil {
+		err = errors.Join(err, d.streams.Close())
+	}
 	if d.pods != nil {
 		err = errors.Join(err, d.pods.Close())
 	}
@@ -149,7 +153,10 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 		if d.pods, err = wirePods(c, eng, holder, log); err != nil {
 			return nil, err
 		}
-		cri.Register(d.grpc, d.pods, cri.Options{Version: version})
+		if d.streams, err = wireStreaming(c.CRI, d.pods, log); err != nil {
+			return nil, err
+		}
+		cri.Register(d.grpc, d.pods, cri.Options{Version: version, Streaming: d.streams})
 	}
 	return d, nil
 }
