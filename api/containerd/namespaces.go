@@ -4,6 +4,7 @@ import (
 	"context"
 
 	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
+	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -21,9 +22,15 @@ func registerNamespaces(r grpc.ServiceRegistrar, eng *engine.Engine, _ Options) 
 	namespacesapi.RegisterNamespacesServer(r, namespaceService{eng: eng})
 }
 
+// Get answers a namespace without labels where there is none, as containerd does: it comes to be with the first thing in it.
 func (s namespaceService) Get(ctx context.Context, req *namespacesapi.GetNamespaceRequest) (*namespacesapi.GetNamespaceResponse, error) {
+	if err := engine.CheckNamespace(req.Name); err != nil {
+		return nil, err
+	}
 	ns, err := s.eng.GetNamespace(ctx, req.Name)
-	if err != nil {
+	if errdefs.IsNotFound(err) { // dockerd reads the labels of its namespace before anything makes that
+		ns = metadata.Namespace{Name: req.Name}
+	} else if err != nil {
 		return nil, err
 	}
 	return &namespacesapi.GetNamespaceResponse{Namespace: namespaceToWire(ns)}, nil

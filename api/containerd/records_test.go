@@ -48,8 +48,12 @@ func TestNamespaces(t *testing.T) {
 	wantCode(t, err, codes.FailedPrecondition)
 	must(contentapi.NewContentClient(h).Delete(in(t, "moby"), &contentapi.DeleteContentRequest{Digest: digest.FromString("x").String()}))(t)
 	must(c.Delete(t.Context(), &namespacesapi.DeleteNamespaceRequest{Name: "moby"}))(t)
-	_, err = c.Get(t.Context(), &namespacesapi.GetNamespaceRequest{Name: "moby"})
-	wantCode(t, err, codes.NotFound)
+	gone := must(c.Get(t.Context(), &namespacesapi.GetNamespaceRequest{Name: "moby"}))(t).Namespace
+	if gone.Name != "moby" || len(gone.Labels) > 0 {
+		t.Errorf("a namespace that is not there: %v", gone)
+	}
+	_, err = c.Get(t.Context(), &namespacesapi.GetNamespaceRequest{Name: "a/b"})
+	wantCode(t, err, codes.InvalidArgument)
 	_, err = c.Delete(t.Context(), &namespacesapi.DeleteNamespaceRequest{Name: "moby"})
 	wantCode(t, err, codes.NotFound)
 }
