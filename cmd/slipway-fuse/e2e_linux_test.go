@@ -242,8 +242,8 @@ func (w corruptWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(bad)
 }
 
-// TestPrefetch replays what a first container opened in a second one, before that one asks.
-func TestPrefetch(t *testing.T) {
+// TestReplay replays what a first container opened in a second one, before that one asks.
+func TestReplay(t *testing.T) {
 	h, r := startHost(t), registry.Start(t)
 	id, dir := h.state(t, r, testFiles())
 	ctx := context.Background()
@@ -260,7 +260,11 @@ func TestPrefetch(t *testing.T) {
 	second := startHost(t)
 	id, dir = second.state(t, r, testFiles())
 	check(t, second.Attach(ctx, id, dir))
-	check(t, second.Prefetch(ctx, id, []int{-1, touched[0].Node, touched[1].Node, 1 << 30, touched[2].Node}))
+	wanted := []control.Wanted{{ID: id, Path: "no/such"}, {ID: id, Path: "data"}, {ID: id, Path: "data/small7", Ranges: [][2]int64{{-5, 1 << 62}, {7, 3}, {1 << 60, 1 << 61}}}}
+	for _, f := range touched {
+		wanted = append(wanted, control.Wanted{ID: id, Path: f.Path, Ranges: f.Ranges})
+	}
+	check(t, second.Replay(ctx, wanted))
 	for {
 		layers, err := second.Layers(ctx)
 		check(t, err)

@@ -290,6 +290,9 @@ func (b *Blob) find(class Class, off, want int64) *piece {
 		return b.pieces[i]
 	}
 	size := b.rangeSize(off, want)
+	if class == Profile {
+		size = min(want, b.s.opts.MaxRange) // a profile knows what it wants
+	}
 	end := min(off+size, b.desc.Size)
 	if i < len(b.pieces) {
 		end = min(end, b.pieces[i].off)

@@ -133,28 +133,6 @@ func (l *Layer) ReadAt(ctx context.Context, i int, p []byte, off int64) (int, er
 	return n, err
 }
 
-// prefetchStep is how many bytes of a file are prefetched at a time.
-const prefetchStep = 4 << 20
-
-// Prefetch has the cache keep all of file i, on behalf of a start profile.
-func (l *Layer) Prefetch(ctx context.Context, i int) error {
-	if i < 0 || i >= l.Len() {
-		return fmt.Errorf("cannot prefetch node %d: %w", i, errdefs.ErrOutOfRange)
-	}
-	e, err := l.entry(i)
-	if err != nil {
-		return err
-	}
-	for off, size := int64(0), l.Node(i).Size; off < size; off += prefetchStep {
-		for _, m := range e.Missing(off, min(prefetchStep, size-off)) {
-			if err := l.fill(ctx, fetch.Profile, i, e, m); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // Detail is what a layer says of itself. Bytes are since the layer was opened.
 type Detail struct {
 	Kind      index.Kind `json:"kind"` // of the index, and so why the layer can be lazy

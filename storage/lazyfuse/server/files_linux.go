@@ -29,7 +29,7 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 		return fuse.Status(unix.ENFILE)
 	}
 	a.counts.opens.Add(1)
-	a.touched.add(number)
+	a.touched.opened(number, o.passed)
 	out.Fh, out.OpenFlags = o.handle, fuse.FOPEN_KEEP_CACHE
 	if o.passed {
 		a.counts.passed.Add(1)
@@ -68,6 +68,7 @@ func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (
 	}
 	defer a.finish()
 	a.counts.reads.Add(1)
+	a.touched.read(number, off, int64(len(buf)))
 	got, err := l.ReadAt(ctx, number, buf, off)
 	if got == len(buf) && (err == nil || errors.Is(err, io.EOF)) {
 		a.counts.bytes.Add(int64(got))

@@ -35,10 +35,20 @@ type Layer struct {
 	Detail json.RawMessage `json:"detail,omitempty"` // what the layer says of itself
 }
 
-// Touch is the first time that a file was opened.
+// Touch is the first time that a file was opened, and what was read of it since.
 type Touch struct {
-	Node   int   `json:"n"`
-	Millis int64 `json:"ms"` // since the layer was attached or the server started
+	Path   string     `json:"p"`           // one of its names, from the layer's root
+	Millis int64      `json:"ms"`          // since Record, or the layer was attached, or the server started
+	Ranges [][2]int64 `json:"r,omitempty"` // from, up to; reads that the kernel did by itself are not among them
+	Whole  bool       `json:"w,omitempty"` // all of it was here: the kernel reads it by itself
+}
+
+// Wanted is what a start will read of a layer: ranges of a file, all of it when there are none. With an empty path it is what
+// the layer's maker wants to be fetched first.
+type Wanted struct {
+	ID     string     `json:"id"` // of the layer
+	Path   string     `json:"p,omitempty"`
+	Ranges [][2]int64 `json:"r,omitempty"`
 }
 
 // Stats is the server as a whole.
@@ -54,10 +64,10 @@ type Stats struct {
 }
 
 type request struct {
-	Op    string `json:"op"` // attach, detach, layers, stats, touched, prefetch, handover
-	ID    string `json:"id,omitempty"`
-	Dir   string `json:"dir,omitempty"`
-	Nodes []int  `json:"nodes,omitempty"`
+	Op     string   `json:"op"` // attach, detach, layers, stats, record, touched, replay, handover
+	ID     string   `json:"id,omitempty"`
+	Dir    string   `json:"dir,omitempty"`
+	Wanted []Wanted `json:"wanted,omitempty"`
 }
 
 type response struct {
@@ -114,16 +124,23 @@ func (c Client) Stats(ctx context.Context) (Stats, error) {
 	return *r.Stats, nil
 }
 
-// Touched lists the files of a layer that were opened so far, in the order of their first time: what a start profile is made of.
+// Record has the server forget what was touched of a layer, and note it anew.
+func (c Client) Record(ctx context.Context, id string) error {
+	_, err := c.call(ctx, request{Op: "record", ID: id})
+	return err
+}
+
+// Touched lists the files of a layer that were opened since Record, in the order of their first time: what a start profile is
+// made of. Those whose names are not UTF-8 are left out.
 func (c Client) Touched(ctx context.Context, id string) ([]Touch, error) {
 	r, err := c.call(ctx, request{Op: "touched", ID: id})
 	return r.Touched, err
 }
 
-// Prefetch has the server fetch files of a layer in the order given, as a start profile has it. It answers at once; the
-// fetching ends when the layer is detached, and is not taken up again after the server was killed.
-func (c Client) Prefetch(ctx context.Context, id string, nodes []int) error {
-	_, err := c.call(ctx, request{Op: "prefetch", ID: id, Nodes: nodes})
+// Replay has the server fetch what a start will read, of several layers, in about the order given. It answers at once. The fetching of
+// a layer ends when it is detached, and is not taken up again after the server was killed. What is not there is left out.
+func (c Client) Replay(ctx context.Context, wanted []Wanted) error {
+	_, err := c.call(ctx, request{Op: "replay", Wanted: wanted})
 	return err
 }
 

@@ -18,6 +18,7 @@ import (
 // handler is a server that has attached nothing but what it was told.
 type handler struct {
 	layers []control.Layer
+	wanted []control.Wanted
 	err    error
 }
 
@@ -29,9 +30,13 @@ func (h *handler) Attach(id, dir string) error {
 }
 func (h *handler) Detach(string) error { return h.err }
 func (h *handler) Touched(string) ([]control.Touch, error) {
-	return []control.Touch{{Node: 3, Millis: 4}}, h.err
+	return []control.Touch{{Path: "a/b", Millis: 4, Ranges: [][2]int64{{1, 2}}}}, h.err
 }
-func (h *handler) Prefetch(string, []int) error { return h.err }
+func (h *handler) Record(string) error { return h.err }
+func (h *handler) Replay(wanted []control.Wanted) error {
+	h.wanted = wanted
+	return h.err
+}
 func (h *handler) Layers() []control.Layer      { return h.layers }
 func (h *handler) Stats() control.Stats {
 	return control.Stats{PID: os.Getpid(), PassthroughReason: "none"}
@@ -69,8 +74,11 @@ func TestCalls(t *testing.T) {
 	if s, err := c.Stats(ctx); err != nil || s.PID != os.Getpid() || s.PassthroughReason != "none" {
 		t.Errorf("%+v, %v", s, err)
 	}
-	if touched, err := c.Touched(ctx, "id"); err != nil || len(touched) != 1 || touched[0] != (control.Touch{Node: 3, Millis: 4}) {
+	if touched, err := c.Touched(ctx, "id"); err != nil || len(touched) != 1 || touched[0].Path != "a/b" || touched[0].Millis != 4 || touched[0].Ranges[0] != [2]int64{1, 2} {
 		t.Errorf("%+v, %v", touched, err)
+	}
+	if err := c.Replay(ctx, []control.Wanted{{ID: "id"}, {ID: "id", Path: "a/b"}}); err != nil || len(h.wanted) != 2 || h.wanted[1].Path != "a/b" {
+		t.Errorf("%+v, %v", h.wanted, err)
 	}
 	for _, kind := range []error{errdefs.ErrNotFound, errdefs.ErrAlreadyExists, errdefs.ErrInvalidArgument, errdefs.ErrFailedPrecondition, errdefs.ErrDataLoss} {
 		h.err = fmt.Errorf("cannot do it: %w", kind)

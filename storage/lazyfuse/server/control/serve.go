@@ -19,8 +19,9 @@ type Handler interface {
 	Detach(id string) error
 	Layers() []Layer
 	Stats() Stats
+	Record(id string) error
 	Touched(id string) ([]Touch, error)
-	Prefetch(id string, nodes []int) error
+	Replay(wanted []Wanted) error
 }
 
 // Handover is what a server passes to a keeper that found it without one.
@@ -91,10 +92,12 @@ func answer(req request, h Handler) (r response) {
 		r.Stats = &stats
 	case "touched":
 		r.Touched, err = h.Touched(req.ID)
-	case "prefetch":
-		err = h.Prefetch(req.ID, req.Nodes)
+	case "record":
+		err = h.Record(req.ID)
+	case "replay":
+		err = h.Replay(req.Wanted)
 	default:
-		err = fmt.Errorf("cannot do %q, this FUSE server knows attach, detach, layers, stats, touched, prefetch and handover: %w", req.Op, errdefs.ErrInvalidArgument)
+		err = fmt.Errorf("cannot do %q, this FUSE server knows attach, detach, layers, stats, record, touched, replay and handover: %w", req.Op, errdefs.ErrInvalidArgument)
 	}
 	if err != nil {
 		r.Error, r.Kind = err.Error(), kindOf(err)
