@@ -55,7 +55,8 @@ type Options struct {
 	// Stall is how long a GET may deliver nothing before it is tried again. Default 30 s.
 	Stall time.Duration
 	// MinRange and MaxRange bound the bytes of one GET: a read that goes on where the last one ended asks for twice as much
-	// as that one. Default 1 and 8 MiB.
+	// as that one. Default 1 and 8 MiB. Through a line that carries less than MinRange in a round trip, a read that goes on nowhere
+	// asks for as much as it carries, and at least for a quarter of MinRange.
 	MinRange, MaxRange int64
 	// Memory is how many bytes may wait for their readers, under way or kept for the next read. Default 32 MiB.
 	Memory int64
@@ -260,7 +261,7 @@ const maxStreams = 16
 // rangeSize says how much to ask for at off where want bytes are needed.
 func (b *Blob) rangeSize(off, want int64) int64 {
 	o := b.s.opts
-	size := o.MinRange
+	size := b.host.line.carries(o.MinRange)
 	for i, st := range b.streams {
 		// Somewhat behind counts too: what lies between may be in a cache already.
 		if off >= st.next && off-st.next <= o.MinRange/4 {

@@ -164,7 +164,9 @@ func TestRead(t *testing.T) {
 }
 
 // TestGrowth reads in order: ranges become larger, and stay small for reads here and there.
-func TestGrowth(t *testing.T) {
+func TestGrowth(t *testing.T) { synctest.Test(t, testGrowth) }
+
+func testGrowth(t *testing.T) {
 	f := newSource(64 * mib)
 	_, b := begin(t, f, Options{})
 	sizes := func() (sizes []int64) {

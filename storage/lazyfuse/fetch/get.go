@@ -30,11 +30,13 @@ func (p *piece) get(ctx context.Context) error {
 	defer cancel(nil)
 	stalled := time.AfterFunc(s.opts.Stall, func() { cancel(errStalled) })
 	defer stalled.Stop()
+	asked := time.Now()
 	body, err := b.fetcher.Fetch(ctx, b.desc, p.off+p.have, p.length()-p.have)
 	if err != nil {
 		return cause(ctx, err)
 	}
 	defer body.Close()
+	answered, first := time.Now(), p.have
 	for p.have < p.length() {
 		stalled.Stop()
 		p.pace(ctx)
@@ -57,6 +59,9 @@ func (p *piece) get(ctx context.Context) error {
 			return cause(ctx, err)
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b.host.line.measured(answered.Sub(asked), p.length()-first, time.Since(answered), len(b.host.active))
 	return nil
 }
 

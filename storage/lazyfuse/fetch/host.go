@@ -15,6 +15,7 @@ type host struct {
 	queue  []*piece // in order of arrival
 	active []*piece
 
+	line    line
 	limit   int                // GETs at a time: halved by a failure, doubled by a success
 	hold    [classes]time.Time // no GET of the class before, as the host asked for
 	failing bool

@@ -1,0 +1,68 @@
+package fetch
+
+import (
+	"context"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestLine(t *testing.T) {
+	for name, tt := range map[string]struct {
+		trip time.Duration
+		rate float64 // bytes in a second
+		want int64
+	}{
+		"wide and far":    {20 * time.Millisecond, 1e9, mib},
+		"narrow and far":  {20 * time.Millisecond, 20e6, 400_000},
+		"narrow and near": {time.Millisecond, 12.5e6, mib / 4},
+	} {
+		var l line
+		if got := l.carries(mib); got != mib {
+			t.Errorf("unknown: %d", got)
+		}
+		for i := range 50 {
+			sharing := i%4 + 1
+			took := time.Duration(mib * float64(sharing) / tt.rate * float64(time.Second))
+			l.measured(tt.trip+time.Duration(i%3)*time.Millisecond/4, mib, took, sharing)
+		}
+		if got := l.carries(mib); got < tt.want*9/10 || got > tt.want*11/10 {
+			t.Errorf("%s: %d, want about %d", name, got, tt.want)
+		}
+	}
+}
+
+// TestNarrow reads here and there through a narrow line: less is asked for beside what is wanted, as soon as that shows.
+func TestNarrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newSource(64 * mib)
+		f.set(func(_ context.Context, _ int, whole []byte) (io.ReadCloser, error) {
+			time.Sleep(20 * time.Millisecond)
+			return io.NopCloser(&narrow{whole}), nil
+		})
+		_, b := begin(t, f, Options{})
+		for i := range 6 {
+			mustRead(t, b, f, Foreground, 10*mib*i, 10)
+			synctest.Wait()
+			time.Sleep(time.Second) // the GET ends
+		}
+		calls := f.requests()
+		if first, last := calls[0], calls[len(calls)-1]; first.length != mib || last.length != mib/4 {
+			t.Errorf("first %d bytes were asked for, at last %d; want %d and %d", first.length, last.length, mib, mib/4)
+		}
+	})
+}
+
+// narrow delivers 12.5 MB in a second.
+type narrow struct{ left []byte }
+
+func (n *narrow) Read(p []byte) (int, error) {
+	if len(n.left) == 0 {
+		return 0, io.EOF
+	}
+	got := copy(p, n.left)
+	n.left = n.left[got:]
+	time.Sleep(time.Duration(float64(got) / 12.5e6 * float64(time.Second)))
+	return got, nil
+}
