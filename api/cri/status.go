@@ -22,8 +22,12 @@ func (s *runtimeService) Status(ctx context.Context, r *runtime.StatusRequest) (
 	}
 	features := &runtime.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true, UserNamespaces: true}
 	resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtime.RuntimeHandler{Features: features}) // the default one has no name
-	for name := range conf.Runtimes {
-		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtime.RuntimeHandler{Name: name, Features: features})
+	for name, r := range conf.Runtimes {
+		h := &runtime.RuntimeHandler{Name: name, Features: features}
+		if r.Foreign { // what it can do, only it knows
+			h.Features = &runtime.RuntimeHandlerFeatures{}
+		}
+		resp.RuntimeHandlers = append(resp.RuntimeHandlers, h)
 	}
 	if r.Verbose {
 		var err error

@@ -62,7 +62,7 @@ enabled = true
 # [cri.runtimes.kata]
 # type = "io.containerd.kata.v2"      # as in [shim.runtimes], or the name of a shim binary
 # snapshotter = "overlayfs"           # empty: the default
-# pause = true                        # a process of pause_image for each pod, which such runtimes need
+# pause = true                        # a process of pause_image for each pod; always with other shims than the built-in
 # pod_annotations = ["io.katacontainers.*"]   # passed on to the runtime
 # container_annotations = []
 # privileged_without_host_devices = false
@@ -129,8 +129,10 @@ func wireStreaming(c criConfig, m *pods.Manager, log *slog.Logger) (*cri.Streami
 func wirePods(c config, eng *engine.Engine, holder string, log *slog.Logger) (*pods.Manager, error) {
 	runtimes := map[string]pods.Runtime{defaultClass: {Name: builtinRuntime}}
 	for name, r := range c.CRI.Runtimes {
+		_, mapped := c.Shim.Runtimes[r.Type]
+		foreign := mapped || r.Type != builtinRuntime && r.Type != "io.containerd.runc.v2"
 		runtimes[name] = pods.Runtime{
-			Name: r.Type, Snapshotter: r.Snapshotter, Pause: r.Pause, PodAnnotations: r.PodAnnotations,
+			Name: r.Type, Snapshotter: r.Snapshotter, Pause: r.Pause || foreign, Foreign: foreign, PodAnnotations: r.PodAnnotations,
 			ContainerAnnotations: r.ContainerAnnotations, PrivilegedWithoutHostDevices: r.NoHostDevices, NetworkConfigDir: r.NetworkConfigDir,
 		}
 	}

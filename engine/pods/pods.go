@@ -53,15 +53,15 @@ type Config struct {
 
 // Runtime is one runtime class.
 type Runtime struct {
-	Name                          string // such as io.containerd.slipway.v1
-	Options                       *opaque.Any
-	Snapshotter                   string // "" for the engine's default
-	Pause                         bool   // it wants a process for each pod, as runtimes of virtual machines do
-	PodAnnotations                []string
-	ContainerAnnotations          []string
-	PrivilegedWithoutHostDevices  bool
-	NetworkConfigDir              string
-	ReadonlyRecursive, UserMapped bool // what it can do, for clients that ask
+	Name                         string // such as io.containerd.slipway.v1
+	Options                      *opaque.Any
+	Snapshotter                  string // "" for the engine's default
+	Pause                        bool   // it wants a process for each pod, as runtimes of virtual machines do
+	Foreign                      bool   // its shim is not ours: it writes no logs
+	PodAnnotations               []string
+	ContainerAnnotations         []string
+	PrivilegedWithoutHostDevices bool
+	NetworkConfigDir             string
 }
 
 // Network gives pods their addresses; *network.CNI in the daemon, whose comments say what each verb does.

@@ -106,6 +106,9 @@ func (m *Manager) streams(c *container) (shim.Streams, error) {
 		path = c.record.LogPath
 	}
 	log := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: "format=cri"}
+	if c.pod.runtime.Foreign { // then a program of ours writes it
+		log = url.URL{Scheme: "binary", Path: filepath.ToSlash(m.conf.Holder), RawQuery: "log=" + url.QueryEscape(path)}
+	}
 	s.Stdout = log.String()
 	if !s.Terminal {
 		s.Stderr = s.Stdout

@@ -108,6 +108,9 @@ func (m *Manager) ReopenLog(ctx context.Context, id string) error {
 	if c.record.LogPath == "" {
 		return fmt.Errorf("container %s has no log: %w", c.id, errdefs.ErrFailedPrecondition)
 	}
+	if c.pod.runtime.Foreign {
+		return nil // the program that writes it notices by itself
+	}
 	if err := m.e.ReopenLog(ctx, Namespace, c.id); err != nil {
 		return fmt.Errorf("cannot reopen the log of container %s: %w", c.id, err)
 	}
