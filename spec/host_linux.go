@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -54,6 +55,16 @@ func ThisHost() (Host, error) {
 		h.KnownCapabilities = append(h.KnownCapabilities, name)
 		if own.Get(capability.EFFECTIVE, c) && own.Get(capability.BOUNDING, c) {
 			h.Capabilities = append(h.Capabilities, name)
+		}
+	}
+	h.LeastOOMScoreAdj = -1000
+	if !own.Get(capability.EFFECTIVE, capability.CAP_SYS_RESOURCE) {
+		text, err := os.ReadFile("/proc/self/oom_score_adj")
+		if err != nil {
+			return h, fmt.Errorf("cannot learn the daemon's oom_score_adj: %w", err)
+		}
+		if h.LeastOOMScoreAdj, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
+			return h, fmt.Errorf("cannot learn the daemon's oom_score_adj: %w", err)
 		}
 	}
 	return h, nil

@@ -13,6 +13,7 @@ type Host struct {
 	CgroupV2, Hugetlb, Swap, AppArmor, SELinux bool
 	Capabilities                               []string // that the daemon has and may give
 	KnownCapabilities                          []string // of the kernel
+	LeastOOMScoreAdj                           int      // that the daemon may set: its own, without CAP_SYS_RESOURCE
 }
 
 // Linux answers the limits as runtime-spec has them. Limits on huge pages are left out where the kernel cannot set any;
@@ -88,7 +89,7 @@ func (d *PodDocument) resources(s *specs.Spec) error {
 		if res.OOMScoreAdj < -1000 || res.OOMScoreAdj > 1000 {
 			return fmt.Errorf("oom_score_adj must be from -1000 to 1000, not %d: %w", res.OOMScoreAdj, errdefs.ErrInvalidArgument)
 		}
-		adj := int(res.OOMScoreAdj)
+		adj := max(int(res.OOMScoreAdj), d.Host.LeastOOMScoreAdj) // runtimes fail to start what they may not set
 		s.Process.OOMScoreAdj = &adj
 	}
 	return nil

@@ -63,7 +63,7 @@ func (m *Manager) saveLimits(ctx context.Context, c *container, limits *specs.Li
 		limits.Devices = doc.Linux.Resources.Devices
 	}
 	doc.Linux.Resources = limits
-	adj := int(oomScoreAdj)
+	adj := max(int(oomScoreAdj), m.host.LeastOOMScoreAdj)
 	doc.Process.OOMScoreAdj = &adj
 	if record.Spec, err = encodeSpec(&doc); err != nil {
 		return err
