@@ -18,6 +18,7 @@ type kubelet struct {
 	runtime.RuntimeServiceClient
 	images runtime.ImageServiceClient
 	logs   string // directory of pods' logs
+	layers int    // of images
 	cgroup string // parent of pods' cgroups, with a name that nobody else uses
 }
 
@@ -73,7 +74,7 @@ func dialCRI(t *testing.T, d *daemon) *kubelet {
 	t.Cleanup(func() { conn.Close() })
 	k := &kubelet{
 		RuntimeServiceClient: runtime.NewRuntimeServiceClient(conn), images: runtime.NewImageServiceClient(conn),
-		logs: filepath.Join(d.dir, "logs"), cgroup: "/" + filepath.Base(d.dir),
+		logs: filepath.Join(d.dir, "logs"), cgroup: "/" + filepath.Base(d.dir), layers: 1,
 	}
 	if err := os.MkdirAll(k.logs, 0o755); err != nil {
 		t.Fatal(err)
@@ -81,7 +82,7 @@ func dialCRI(t *testing.T, d *daemon) *kubelet {
 	return k
 }
 
-// withImage is the daemon with busybox pulled.
+// pull pulls busybox.
 func (k *kubelet) pull(t *testing.T) {
 	t.Helper()
 	if _, err := k.images.PullImage(t.Context(), &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: busybox}}); err != nil {
@@ -188,7 +189,7 @@ func (k *kubelet) checkNothing(t *testing.T, d *daemon) {
 	var left []string
 	eventually(t, "removal of all writable layers", func() bool {
 		left = d.onDisk("layers")
-		return len(left) <= 1 // of the image
+		return len(left) <= k.layers // of images
 	})
 	_ = os.Remove("/sys/fs/cgroup" + k.cgroup) // kubelet's own, which is not the daemon's to remove
 	for _, parent := range pathsWith("/sys/fs/cgroup", filepath.Base(k.cgroup)) {

@@ -3,12 +3,15 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/slipwayd/slipway/testsuite/ociimage"
 )
 
 // output runs a container to its end and answers what it wrote.
@@ -109,21 +112,93 @@ func TestMappedUsers(t *testing.T) {
 
 // TestPauseProcess: [cri] pause holds every pod with a process of an image, which is pulled when it is not there.
 func TestPauseProcess(t *testing.T) {
-	d, k := startCRIWith(t, func(d *daemon) { d.config += fmt.Sprintf("pause = true\npause_image = %q\n", busybox) })
+	pause := pauseImage(t)
+	d, k := startCRIWith(t, func(d *daemon) { d.config += fmt.Sprintf("pause = true\npause_image = %q\n", pause) })
+	if images, err := k.images.ListImages(t.Context(), &runtime.ListImagesRequest{}); err != nil || len(images.Images) != 0 {
+		t.Errorf("there are images to begin with: %v, %v", images, err)
+	}
 	pod := ownNetwork(k.podConfig(name(t)))
-	podID, id := k.start(t, pod, k.containerConfig(pod, "exec sleep 1000"))
+	podID, err := k.RunPodSandbox(t.Context(), &runtime.RunPodSandboxRequest{Config: pod})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.pull(t)
+	_, id := k.start(t, pod, k.containerConfig(pod, "exec sleep 1000")) // the same pod, asked for again
 	k.awaitState(t, id, runtime.ContainerState_CONTAINER_RUNNING)
 	list, err := k.ListContainers(t.Context(), &runtime.ListContainersRequest{})
 	if err != nil || len(list.Containers) != 1 {
 		t.Errorf("the pod's own process is listed as a container: %v, %v", list, err)
 	}
-	images, err := k.images.ListImages(t.Context(), &runtime.ListImagesRequest{})
-	if err != nil || len(images.Images) != 1 || !images.Images[0].Pinned {
-		t.Errorf("the image of the pods' process is not pinned: %v, %v", images, err)
+	st, err := k.images.ImageStatus(t.Context(), &runtime.ImageStatusRequest{Image: &runtime.ImageSpec{Image: pause}})
+	if err != nil || !st.Image.GetPinned() {
+		t.Errorf("the image of the pods' process is not pinned: %v, %v", st, err)
 	}
-	if _, err := k.StopPodSandbox(t.Context(), &runtime.StopPodSandboxRequest{PodSandboxId: podID}); err != nil {
+	if _, err := k.RemovePodSandbox(t.Context(), &runtime.RemovePodSandboxRequest{PodSandboxId: podID.PodSandboxId}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := k.images.RemoveImage(t.Context(), &runtime.RemoveImageRequest{Image: &runtime.ImageSpec{Image: pause}}); err != nil {
+		t.Fatal(err)
+	}
+	k.removeAll(t, d)
+}
+
+// pauseImage pushes an image whose process does nothing.
+func pauseImage(t *testing.T) string {
+	t.Helper()
+	image, err := ociimage.Busybox()
+	if err != nil {
+		t.Fatal(err)
+	}
+	image.Config.Cmd = []string{"sleep", "100000"}
+	hub.Push("library/pause:latest", image)
+	return hub.Host() + "/library/pause:latest"
+}
+
+// TestRuntimeClassOfAnotherShim: containers of containerd's own shim have logs in Kubernetes' format too, which go on after a rotation.
+func TestRuntimeClassOfAnotherShim(t *testing.T) {
+	binary, err := exec.LookPath("containerd-shim-runc-v2")
+	if err != nil {
+		t.Skip("needs containerd-shim-runc-v2")
+	}
+	d, k := startCRIWith(t, func(d *daemon) {
+		d.config += fmt.Sprintf("pause_image = %q\n[cri.runtimes.other]\ntype = \"io.containerd.other.v2\"\n[shim.runtimes]\n\"io.containerd.other.v2\" = %q\n", pauseImage(t), binary)
+	})
+	k.pull(t)
+	pod := k.podConfig(name(t))
+	p, err := k.RunPodSandbox(t.Context(), &runtime.RunPodSandboxRequest{Config: pod, RuntimeHandler: "other"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := k.CreateContainer(t.Context(), &runtime.CreateContainerRequest{
+		PodSandboxId: p.PodSandboxId, SandboxConfig: pod, Config: k.containerConfig(pod, "echo one; while ! test -e /go; do sleep 0.02; done; echo two; exit 4"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.StartContainer(t.Context(), &runtime.StartContainerRequest{ContainerId: made.ContainerId}); err != nil {
+		t.Fatal(err)
+	}
+	log := k.status(t, made.ContainerId).LogPath
+	holds := func(path, text string) func() bool {
+		return func() bool {
+			data, _ := os.ReadFile(path)
+			return strings.Contains(string(data), " stdout F "+text+"\n")
+		}
+	}
+	eventually(t, "first line of the log", holds(log, "one"))
+	if err := os.Rename(log, log+".1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.ReopenContainerLog(t.Context(), &runtime.ReopenContainerLogRequest{ContainerId: made.ContainerId}); err != nil {
+		t.Error(err)
+	}
+	if out, err := k.ExecSync(t.Context(), &runtime.ExecSyncRequest{ContainerId: made.ContainerId, Cmd: []string{"touch", "/go"}}); err != nil || out.ExitCode != 0 {
+		t.Errorf("ExecSync: %v, %v", out, err)
+	}
+	if st := k.awaitState(t, made.ContainerId, runtime.ContainerState_CONTAINER_EXITED); st.ExitCode != 4 {
+		t.Errorf("status %v", st)
+	}
+	eventually(t, "second line in the new log", holds(log, "two"))
 	k.removeAll(t, d)
 }
 
