@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -28,7 +29,7 @@ ls -l /dev /dev/; ls -l / ; ls -ln /data /tmp 2>&1; env; id; umask; pwd; hostnam
 busybox readlink /proc/self/fd/0; busybox readlink /proc/self/fd/1 | busybox cut -c 1-5; ls /proc/self/fd
 cat /proc/self/sessionid /proc/self/setgroups /proc/self/personality 2>&1; busybox ifconfig lo; busybox cut -d' ' -f 5-8 /proc/self/stat
 cat /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/kcore /etc/secret 2>&1
-busybox readlink /proc/self/cwd; busybox taskset -p $$ | busybox cut -d: -f 2
+busybox readlink /proc/self/cwd; busybox taskset -p $$ | busybox cut -d: -f 2; stty -a 2>&1; busybox tty; ls -ln /dev/console /dev/pts 2>&1
 `
 
 // What differs between any two runs.
@@ -47,6 +48,7 @@ var noise = []struct {
 	{regexp.MustCompile(`(?m)^Max locked memory.*\n`), ""},       // with libcontainer it depends on who loads BPF programs meanwhile
 	{regexp.MustCompile(`(?m)^total \d+\n`), ""},
 	{regexp.MustCompile(`(?m)^\d+ \d+ 0 -1$`), "SESSION 0 -1"},
+	{regexp.MustCompile(`(?m)^\d+ \d+ 348\d\d \d+$`), "SESSION TERMINAL"},
 	{regexp.MustCompile(`(?m)^dr-xr-xr-x +\d+ (root .* proc)$`), "$1"},
 }
 
@@ -129,6 +131,13 @@ var comparisons = []struct {
 		s.Hostname = ""
 	}},
 	{"the root propagates", func(t *testing.T, s *specs.Spec, _ string) { s.Linux.RootfsPropagation = "rshared" }},
+	{"terminal", func(t *testing.T, s *specs.Spec, _ string) { s.Process.Terminal = true }},
+	{"terminal of a user, on a read-only root, with rules for devpts", func(t *testing.T, s *specs.Spec, _ string) {
+		s.Process.Terminal = true
+		s.Process.User = specs.User{UID: 7, GID: 8}
+		s.Root.Readonly = true
+		s.Mounts[2].Options = append(s.Mounts[2].Options, "gid=5", "nosuid", "noexec")
+	}},
 	{"no keyring, an environment with repetitions", func(t *testing.T, s *specs.Spec, _ string) {
 		s.Process.Env = []string{"PATH=/nowhere:/bin", "A=1", "HOME=", "A=2", "PATH=/sbin:/bin"}
 	}},
@@ -210,9 +219,13 @@ func look(t *testing.T, kind string, change func(*testing.T, *specs.Spec, string
 	defer r.Close()
 	s.Process.Args[2] = probe + "echo END; exec sleep 1000"
 	p.OCI, _ = json.Marshal(s)
-	p.IO = platform.IO{Stdout: w, Stderr: w}
+	p.IO = streams(s, w)
 	c, err := e.Create(t.Context(), p)
-	w.Close()
+	if s.Process.Terminal {
+		defer w.Close() // it is copied to
+	} else {
+		w.Close()
+	}
 	if err != nil {
 		t.Fatalf("%s: %v", kind, err)
 	}
@@ -223,7 +236,7 @@ func look(t *testing.T, kind string, change func(*testing.T, *specs.Spec, string
 		t.Fatal(err)
 	}
 	buf := make([]byte, 1<<16)
-	for !bytes.HasSuffix(out[0].Bytes(), []byte("END\n")) {
+	for !strings.HasSuffix(strings.TrimRight(out[0].String(), "\r\n"), "END") {
 		n, err := r.Read(buf)
 		if err != nil {
 			t.Fatalf("%s: %v after %s", kind, err, out[0].String())
@@ -235,7 +248,7 @@ func look(t *testing.T, kind string, change func(*testing.T, *specs.Spec, string
 	if err != nil {
 		t.Fatal(err)
 	}
-	x, err := c.Exec(t.Context(), platform.ProcessSpec{ID: "x", OCI: process, IO: platform.IO{Stdout: &out[1], Stderr: &out[1]}})
+	x, err := c.Exec(t.Context(), platform.ProcessSpec{ID: "x", OCI: process, IO: streams(s, &out[1])})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +267,15 @@ func look(t *testing.T, kind string, change func(*testing.T, *specs.Spec, string
 	if err := c.Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return quiet(strings.ReplaceAll(out[0].String()+"--- exec ---\n"+out[1].String(), p.Bundle, "BUNDLE"))
+	text := strings.ReplaceAll(out[0].String()+"--- exec ---\n"+out[1].String(), p.Bundle, "BUNDLE")
+	return quiet(strings.ReplaceAll(text, "\r\n", "\n"))
+}
+
+func streams(s *specs.Spec, to io.Writer) platform.IO {
+	if s.Process.Terminal {
+		return platform.IO{Terminal: true, Stdout: to, Width: 101, Height: 31}
+	}
+	return platform.IO{Stdout: to, Stderr: to}
 }
 
 // difference lists the lines that only one has.

@@ -124,8 +124,6 @@ func (e *Executor) notPlain(config *configs.Config, program *libcontainer.Proces
 	switch {
 	case e.libcontainer:
 		return "the executor was told so"
-	case s.IO.Terminal:
-		return "a terminal"
 	case s.Options.SystemdCgroup:
 		return "the systemd cgroup driver"
 	}
@@ -159,6 +157,11 @@ func (c *container) startInit(program *libcontainer.Process, s platform.Spec, co
 func (c *container) run(p *process, program *libcontainer.Process, streams *stdio) (err error) {
 	end := c.e.reaper.begin()
 	defer end()
+	if p.id != "" && c.own != nil && program.Capabilities != nil && bringup.MayTrace(program.Capabilities) {
+		if err := c.allowTracing(); err != nil {
+			return err
+		}
+	}
 	pid, err := c.spawn(p, program, streams)
 	if err != nil {
 		return classify(err)
@@ -192,9 +195,9 @@ func (c *container) spawn(p *process, program *libcontainer.Process, streams *st
 	case c.cli != nil:
 		return c.cli.create(program, streams)
 	case c.own != nil && p.id == "":
-		return c.spawnOwn(program)
-	case c.own != nil && program.ConsoleSocket == nil && bringup.PlainExec(c.own.config, program) == "":
-		return c.execOwn(program)
+		return c.spawnOwn(program, streams)
+	case c.own != nil && !c.traced() && bringup.PlainExec(c.own.config, program) == "":
+		return c.execOwn(program, streams)
 	}
 	lc, err := c.libcontainer()
 	if err != nil {

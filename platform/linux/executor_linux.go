@@ -34,6 +34,7 @@ type Executor struct {
 	libcontainer bool
 	reaper       *reaper
 	hierarchies  hierarchies
+	traced       sync.Map // numbers of pid namespaces with containers' processes of more than one, or that may trace
 	oom          *oomWatcher
 	closed       chan struct{}
 	background   sync.WaitGroup // goroutines that wait for processes to end, or for mounts to
@@ -153,6 +154,9 @@ func (e *Executor) Adopt(ctx context.Context, id string) (platform.Container, er
 // watch waits in the background for p to end.
 func (e *Executor) watch(p *process, pid int, pidfd *os.File) {
 	e.reaper.own(pid)
+	if p.id == "" && (!p.c.private || p.c.record.Traced) {
+		p.c.shares(pid)
+	}
 	e.background.Go(func() {
 		exit, err := waitExit(pidfd, pid)
 		e.reaper.disown(pid)

@@ -23,3 +23,6 @@ func NotPlain(e *Executor, s platform.Spec) string {
 	}
 	return e.notPlain(config, program, s)
 }
+
+// Traced says whether somebody may look into processes that join c.
+func Traced(c platform.Container) bool { return c.(*container).traced() }

@@ -26,7 +26,10 @@ import (
 // rootfs is a root file system of busybox alone, shared by all tests: each has its own mounts and cgroup.
 var rootfs string
 
+const secret = "SLIPWAY_TEST_SECRET"
+
 func TestMain(m *testing.M) {
+	os.Setenv(secret, "for-nobody-else") // which from then on is in this program's memory for certain
 	if err := child.Seal(); err != nil {
 		slog.Warn("containers are set up by libcontainer alone", "error", err)
 	}

@@ -84,7 +84,7 @@ func (c *container) readSpec() (*configs.Config, error) {
 }
 
 // spawnOwn starts init up to where it waits for Start, and answers its pid.
-func (c *container) spawnOwn(program *libcontainer.Process) (_ int, err error) {
+func (c *container) spawnOwn(program *libcontainer.Process, streams *stdio) (_ int, err error) {
 	fifo, err := c.makeFifo()
 	if err != nil {
 		return 0, err
@@ -100,12 +100,16 @@ func (c *container) spawnOwn(program *libcontainer.Process) (_ int, err error) {
 		return 0, err
 	}
 	p, err := bringup.Init(bringup.Container{
-		ID: c.record.Name, Config: c.own.config, Process: program, Stdio: stdio, Fifo: fifo, Cgroups: cg.GetPaths(),
+		ID: c.record.Name, Config: c.own.config, Process: program, Stdio: stdio, Fifo: fifo, Cgroups: cg.GetPaths(), Terminal: program.ConsoleSocket != nil,
 	})
 	if err != nil {
 		return 0, err
 	}
 	defer p.Close()
+	if p.Cgroup, err = makeCgroup2(cg); err != nil {
+		return 0, err
+	}
+	defer p.Cgroup.Close() // nil is no harm
 	init, err := p.Start()
 	if err != nil {
 		return 0, err
@@ -120,8 +124,10 @@ func (c *container) spawnOwn(program *libcontainer.Process) (_ int, err error) {
 	if err := recordStart(c.dir, "", init.Pid); err != nil {
 		return 0, err
 	}
-	if err := cg.Apply(init.Pid); err != nil {
-		return 0, fmt.Errorf("cannot put init into its cgroup: %w", err)
+	if !cgroups.IsCgroup2UnifiedMode() {
+		if err := cg.Apply(-1); err != nil { // init enters it itself
+			return 0, fmt.Errorf("cannot make the cgroup: %w", err)
+		}
 	}
 	if err := setResources(cg, c.own.config.Cgroups.Resources); err != nil {
 		return 0, fmt.Errorf("cannot set the limits of the cgroup: %w", err)
@@ -135,11 +141,47 @@ func (c *container) spawnOwn(program *libcontainer.Process) (_ int, err error) {
 		}
 		return 0, err
 	}
+	if err := streams.given(init); err != nil {
+		return 0, err
+	}
 	return init.Pid, nil
 }
 
+// makeCgroup2 makes a cgroup of version 2 and opens its directory. A host of version 1 may have that beside it, for nothing but to
+// name processes by; then it may fail, and the answer is nil.
+func makeCgroup2(cg cgroups.Manager) (*os.File, error) {
+	if cgroups.IsCgroup2UnifiedMode() {
+		if err := cg.Apply(-1); err != nil {
+			return nil, fmt.Errorf("cannot make the cgroup: %w", err)
+		}
+		return os.Open(cg.Path(""))
+	}
+	dir := cg.Path("")
+	if dir == "" || os.MkdirAll(dir, 0o755) != nil {
+		return nil, nil
+	}
+	opened, err := os.Open(dir)
+	if err != nil {
+		return nil, nil
+	}
+	return opened, nil
+}
+
+// given takes over the terminal that a child of ours has made.
+func (s *stdio) given(from *child.Process) error {
+	if s.console == nil {
+		return nil
+	}
+	if len(from.Given) != 1 {
+		return fmt.Errorf("%d descriptors came in the place of a terminal: %w", len(from.Given), errdefs.ErrInternal)
+	}
+	s.console.Close()
+	s.console, s.terminal = nil, from.Given[0]
+	return nil
+}
+
 // execOwn starts one more process in the container, and answers its pid when it execs.
-func (c *container) execOwn(program *libcontainer.Process) (_ int, err error) {
+func (c *container) execOwn(program *libcontainer.Process, streams *stdio) (_ int, err error) {
 	stdio, release, err := childStdio(program)
 	if err != nil {
 		return 0, err
@@ -148,20 +190,26 @@ func (c *container) execOwn(program *libcontainer.Process) (_ int, err error) {
 	c.init.mu.Lock()
 	in := bringup.Joined{Pid: c.init.pid, Pidfd: c.init.pidfd}
 	c.init.mu.Unlock()
-	p, err := bringup.Exec(bringup.Container{ID: c.record.Name, Config: c.own.config, Process: program, Stdio: stdio}, in)
+	cg, err := c.cgroups()
+	if err != nil {
+		return 0, err
+	}
+	p, err := bringup.Exec(bringup.Container{
+		ID: c.record.Name, Config: c.own.config, Process: program, Stdio: stdio, Cgroups: cg.GetPaths(), Terminal: program.ConsoleSocket != nil,
+	}, in)
 	if err != nil {
 		return 0, err
 	}
 	defer p.Close()
-	started, err := p.Start()
+	started, err := c.startWithin(p, cg)
 	if err != nil {
 		return 0, err
 	}
-	if err = c.joinCgroup(started.Pid); err == nil {
-		err = started.Continue()
+	if err = started.Continue(); err == nil {
+		err = started.Ready()
 	}
 	if err == nil {
-		err = started.Ready()
+		err = streams.given(started)
 	}
 	if err != nil {
 		_ = unix.Kill(started.Pid, unix.SIGKILL)
@@ -171,22 +219,32 @@ func (c *container) execOwn(program *libcontainer.Process) (_ int, err error) {
 	return started.Pid, nil
 }
 
-// joinCgroup puts a process into the container's cgroup. With v2 that may have become one that takes no processes, because
-// the container put its own ones further down: then it goes where init is.
-func (c *container) joinCgroup(pid int) error {
-	cg, err := c.cgroups()
-	if err != nil {
-		return err
+// startWithin starts a process that enters the container's cgroups of version 1 itself, and is born in that of version 2. That may
+// have become one that takes no processes, because the container put its own ones further down: then it goes where init is.
+func (c *container) startWithin(p *bringup.Program, cg cgroups.Manager) (*child.Process, error) {
+	start := func(dir string) (_ *child.Process, err error) {
+		if p.Cgroup, err = os.Open(dir); err != nil {
+			return nil, err
+		}
+		defer p.Cgroup.Close()
+		return p.Start()
 	}
-	err = cg.AddPid("", pid)
-	if err == nil || !cgroups.IsCgroup2UnifiedMode() {
-		return err
+	if cg.Path("") == "" {
+		return p.Start()
+	}
+	started, err := start(cg.Path(""))
+	if err == nil {
+		return started, nil
 	}
 	of, parseErr := cgroups.ParseCgroupFile("/proc/" + strconv.Itoa(c.init.Pid()) + "/cgroup")
 	if parseErr != nil {
-		return err
+		return nil, err
 	}
-	return cgroups.WriteCgroupProc(filepath.Join("/sys/fs/cgroup", of[""]), pid)
+	root := "/sys/fs/cgroup"
+	if !cgroups.IsCgroup2UnifiedMode() {
+		root += "/unified"
+	}
+	return start(filepath.Join(root, of[""]))
 }
 
 // makeFifo makes the fifo that init opens for writing when it is set up, whoever its user is.

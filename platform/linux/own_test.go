@@ -17,6 +17,7 @@ import (
 	"unsafe"
 
 	"github.com/moby/profiles/seccomp"
+	seccompBuilt "github.com/opencontainers/runc/libcontainer/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -151,6 +152,9 @@ func TestFilter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !seccompBuilt.Enabled {
+		t.Skip("this build has no libseccomp")
+	}
 	s.Linux.Seccomp = profile
 	for _, nnp := range []bool{false, true} {
 		s.Process.NoNewPrivileges = nnp
@@ -259,7 +263,7 @@ func TestJoinPod(t *testing.T) {
 	if err := first.Init().Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ns := func(name string) string { return fmt.Sprintf("/proc/%d/ns/%s", first.Init().Pid(), name) }
+	ns := func(name string) string { return nsOf(first, name) }
 	s := ociSpec("member", "sh", "-c", "hostname; echo; cat /proc/1/cmdline; echo; test $$ -gt 1 && echo beside; busybox readlink /proc/self/ns/net; busybox readlink /proc/self/ns/pid; busybox readlink /proc/self/ns/ipc")
 	s.Hostname = ""
 	s.Linux.Namespaces = []specs.LinuxNamespace{
@@ -267,8 +271,11 @@ func TestJoinPod(t *testing.T) {
 		{Type: specs.UTSNamespace, Path: ns("uts")}, {Type: specs.PIDNamespace, Path: ns("pid")},
 	}
 	p := platformSpec(t, "member", s)
-	if reason := linux.NotPlain(e, p); reason != "" {
-		t.Fatal("libcontainer's to set up: ", reason)
+	if reason := linux.NotPlain(e, p); reason != "a pid namespace with others in it" {
+		t.Fatalf("%q speaks against our own way", reason)
+	}
+	if linux.Traced(first) {
+		t.Error("a pid namespace is taken for another's before anybody joins it")
 	}
 	want := "box\n\nsleep\x001000\x00\nbeside\n"
 	for _, name := range []string{"net", "pid", "ipc"} {
@@ -280,6 +287,20 @@ func TestJoinPod(t *testing.T) {
 	}
 	if got, _ := runSpec(t, e, p); got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+	if !linux.Traced(first) {
+		t.Error("that another container lives in a pid namespace is not noticed")
+	}
+	s.Process.Args[2] = "hostname; echo $$; busybox readlink /proc/self/ns/net; busybox readlink /proc/self/ns/ipc"
+	s.Linux.Namespaces[4].Path = ""
+	p = platformSpec(t, "member", s)
+	if reason := linux.NotPlain(e, p); reason != "" {
+		t.Fatal("libcontainer's to set up: ", reason)
+	}
+	lines := strings.Split(want, "\n")
+	want = strings.Join([]string{"box", "1", lines[4], lines[6], ""}, "\n")
+	if got, _ := runSpec(t, e, p); got != want {
+		t.Errorf("with processes of its own: got %q, want %q", got, want)
 	}
 	own, err := os.Readlink("/proc/self/ns/pid_for_children")
 	if outer, err2 := os.Readlink("/proc/self/ns/pid"); err != nil || err2 != nil || own != outer {
@@ -294,4 +315,8 @@ func TestJoinPod(t *testing.T) {
 	if err := first.Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func nsOf(c platform.Container, name string) string {
+	return fmt.Sprintf("/proc/%d/ns/%s", c.Init().Pid(), name)
 }

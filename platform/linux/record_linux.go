@@ -38,6 +38,7 @@ type record struct {
 	Command   *commandLine          `json:"command,omitempty"` // nil for libcontainer
 	Private   bool                  `json:"private,omitempty"` // has a pid namespace of its own
 	Own       bool                  `json:"own,omitempty"`     // its init was no libcontainer's
+	Traced    bool                  `json:"traced,omitempty"`  // a process executed in it may trace others
 	Options   platform.Options      `json:"options"`
 }
 

@@ -16,9 +16,8 @@ type Joined struct {
 	Pidfd *os.File
 }
 
-// Exec answers the program of one more process in a container, of which Fifo and Cgroups are not needed. Its child too waits
-// once for Process.Continue, which must come when it is in the container's cgroup. For a Container that is not Plain it
-// answers nonsense.
+// Exec answers the program of one more process in a container, of which Fifo is not needed. Its child too waits once for
+// Process.Continue. For a Container and process that are not PlainExec it answers nonsense.
 func Exec(c Container, in Joined) (_ *Program, err error) {
 	p, err := child.New()
 	if err != nil {
@@ -30,7 +29,9 @@ func Exec(c Container, in Joined) (_ *Program, err error) {
 	if a := c.Config.OomScoreAdj; a != nil {
 		b.write("/proc/self/oom_score_adj", strconv.Itoa(*a))
 	}
+	b.openProfile()
 	b.Wait()
+	b.enterCgroups()
 	b.anyCPU()
 	pidfd := int(in.Pidfd.Fd())
 	b.Keep(pidfd)
@@ -46,6 +47,9 @@ func Exec(c Container, in Joined) (_ *Program, err error) {
 	b.Call("close", unix.SYS_CLOSE, pidfd)
 	if u := c.Config.Umask; u != nil {
 		b.Call("set the umask", unix.SYS_UMASK, int(*u))
+	}
+	if b.Terminal {
+		b.terminal(false)
 	}
 	b.finish()
 	if b.err != nil {

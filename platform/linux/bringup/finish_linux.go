@@ -27,6 +27,7 @@ func (b *builder) finish() {
 		b.fail(err)
 		return
 	}
+	b.confine()
 	limits := p.Rlimits
 	if len(limits) == 0 {
 		limits = b.Config.Rlimits
@@ -99,7 +100,7 @@ func (b *builder) becomeUser(caps capabilities) {
 	}
 	b.Call("keep capabilities", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
 	for i, f := range b.Stdio {
-		if !isNull(f) && owner(f) != p.UID {
+		if b.Terminal || !isNull(f) && owner(f) != p.UID {
 			b.Call("give a standard stream to the user", unix.SYS_FCHOWN, i, p.UID, -1).Ignore(unix.EPERM, unix.EROFS)
 		}
 	}
@@ -110,6 +111,7 @@ func (b *builder) becomeUser(caps capabilities) {
 	b.Call("set the groups", unix.SYS_SETGROUPS, len(p.AdditionalGroups), unsafe.Pointer(&groups[0]))
 	b.Call("set the group", unix.SYS_SETGID, p.GID)
 	b.Call("set the user", unix.SYS_SETUID, p.UID)
+	b.Call("become undumpable", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // another user is what the fs.suid_dumpable says
 	if p.Cwd != "" {
 		done, again := b.Label(), b.Label()
 		b.Check("enter", entered, math.MaxUint64, 1).Then(done).On(child.AnyError, again)

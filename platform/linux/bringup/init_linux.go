@@ -25,7 +25,9 @@ type Container struct {
 	Process *libcontainer.Process
 	Stdio   [3]*os.File       // above descriptor 2
 	Fifo    *os.File          // O_PATH: what init opens for writing before it execs
-	Cgroups map[string]string // where it will be by Wait, by cgroup v1 controller or "" for v2
+	Cgroups map[string]string // that exist by Wait, by cgroup v1 controller; or "" for v2, where the child is born
+	// Terminal has the process begin with a new one in the place of Stdio, of the size that Process says. Its master is Process.Given.
+	Terminal bool
 }
 
 // builder adds the steps of one container to a program.
@@ -36,14 +38,15 @@ type builder struct {
 	root      child.Word // descriptor of the root file system
 	fd        child.Word // of /proc/self/fd of the host
 	null      child.Word // the container's /dev/null
+	attr      child.Word // open to name an AppArmor profile
 	about     child.Word // struct statx of what is looked at
 	aboutRoot child.Word
-	confirmed bool  // that the parent has put the child into its cgroup
+	confirmed bool  // that the parent has made the cgroups
 	err       error // the first
 }
 
 // Program is what a child runs to become a container's init, with how to start it. The child waits once for Process.Continue, which
-// must come when it is in its cgroup and its pid is on record. Close it, also after an error of Start.
+// must come when its cgroups are there and its pid is on record. Close it, also after an error of Start.
 type Program struct {
 	*child.Program
 	child.Options
@@ -200,6 +203,7 @@ func (b *builder) settings() {
 		}
 		b.Call("close", unix.SYS_CLOSE, sys)
 	}
+	b.openProfile()
 	b.fd = b.Words(1)
 	b.Call("open /proc/self/fd", unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0).Into(b.fd)
 }
@@ -211,17 +215,29 @@ func (b *builder) write(file, text string) {
 	b.Call("close", unix.SYS_CLOSE, f)
 }
 
-// await waits, once, until the parent has put the child into its cgroup, and then takes that for the root of a new namespace.
+// await waits, once, until the parent has made the cgroups, enters them, and then takes them for the root of a new namespace.
 func (b *builder) await() {
 	if b.confirmed {
 		return
 	}
 	b.confirmed = true
 	b.Wait()
+	b.enterCgroups()
 	if b.Config.Namespaces.IsPrivate(configs.NEWCGROUP) {
 		b.Call("make a cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
 	}
 	b.anyCPU()
+}
+
+// enterCgroups has the child move itself into the cgroups of version 1, by way of the host's mounts. Of itself a thread may say 0,
+// and only then does the kernel not wait until all processors have come by, which takes milliseconds
+// (cgroup_procs_write_start in its kernel/cgroup/cgroup.c).
+func (b *builder) enterCgroups() {
+	for _, controller := range slices.Sorted(maps.Keys(b.Cgroups)) {
+		if controller != "" {
+			b.write(b.Cgroups[controller]+"/tasks", "0")
+		}
+	}
 }
 
 // anyCPU takes back what binding to processors this process may have had; the cgroup's own limits stay.

@@ -1,7 +1,9 @@
 package bringup
 
 import (
+	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -73,12 +75,54 @@ func PlainExec(c *configs.Config, p *libcontainer.Process) (reason string) {
 	if reason = unready(); reason != "" {
 		return reason
 	}
+	return notPlainExec(c, p)
+}
+
+// notPlainExec leaves out in particular what could look into the child, for until that execs it has a copy of this process's
+// memory, and with that other containers' environments. It is undumpable, so that takes CAP_SYS_PTRACE and to see it: as the
+// container's own processes do that it joins, and those of others in their pid namespace. (One of the host's pid namespace can
+// look into this process as well.)
+func notPlainExec(c *configs.Config, p *libcontainer.Process) (reason string) {
+	if MayTrace(c.Capabilities) {
+		return "a container with CAP_SYS_PTRACE"
+	}
+	if joinsPids(c) {
+		return "a pid namespace with others in it"
+	}
 	return plainProcess(c, p)
+}
+
+// MayTrace says whether a process with these capabilities, or one that it starts, can have CAP_SYS_PTRACE.
+func MayTrace(c *configs.Capabilities) bool {
+	if c == nil {
+		return true // what this process has
+	}
+	for _, names := range [][]string{c.Bounding, c.Permitted, c.Inheritable} {
+		if slices.Contains(names, "CAP_SYS_PTRACE") {
+			return true
+		}
+	}
+	return false
+}
+
+// joinsPids says whether the container's pid namespace is neither its own nor the host's.
+func joinsPids(c *configs.Config) bool {
+	for _, ns := range c.Namespaces {
+		if ns.Type == configs.NEWPID && ns.Path != "" {
+			theirs, err := os.Stat(ns.Path)
+			ours, ourErr := os.Stat("/proc/self/ns/pid")
+			return err != nil || ourErr != nil || !os.SameFile(theirs, ours)
+		}
+	}
+	return false
 }
 
 func plainNamespaces(c *configs.Config) string {
 	if !c.Namespaces.IsPrivate(configs.NEWNS) {
 		return "no mount namespace of its own"
+	}
+	if joinsPids(c) {
+		return "a pid namespace with others in it" // see notPlainExec
 	}
 	for _, ns := range c.Namespaces {
 		switch ns.Type {
@@ -143,12 +187,8 @@ func plainDevices(c *configs.Config) string {
 
 func plainProcess(c *configs.Config, p *libcontainer.Process) string {
 	switch {
-	case p.ConsoleSocket != nil:
-		return "a terminal"
 	case p.Label != "" || c.ProcessLabel != "":
 		return "SELinux"
-	case p.AppArmorProfile != "" || c.AppArmorProfile != "":
-		return "AppArmor"
 	case p.Scheduler != nil || c.Scheduler != nil, p.IOPriority != nil || c.IOPriority != nil:
 		return "scheduler or I/O priority"
 	case p.CPUAffinity != nil || c.ExecCPUAffinity != nil:

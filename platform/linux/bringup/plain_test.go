@@ -48,8 +48,13 @@ func TestPlain(t *testing.T) {
 		{"SELinux", func(c *configs.Config, _ *libcontainer.Process) { c.MountLabel = "x" }},
 		{"SELinux", func(c *configs.Config, _ *libcontainer.Process) { c.ProcessLabel = "x" }},
 		{"SELinux", func(_ *configs.Config, p *libcontainer.Process) { p.Label = "x" }},
-		{"AppArmor", func(c *configs.Config, _ *libcontainer.Process) { c.AppArmorProfile = "x" }},
-		{"AppArmor", func(_ *configs.Config, p *libcontainer.Process) { p.AppArmorProfile = "x" }},
+		{"", func(c *configs.Config, p *libcontainer.Process) { c.AppArmorProfile, p.AppArmorProfile = "x", "x" }},
+		{"", func(c *configs.Config, p *libcontainer.Process) {
+			p.Capabilities = &configs.Capabilities{Bounding: []string{"CAP_SYS_PTRACE"}} // nobody else sees it
+			c.Namespaces[1].Path = "/proc/self/ns/pid"
+		}},
+		{"others in it", func(c *configs.Config, _ *libcontainer.Process) { c.Namespaces[1].Path = "/no/such" }},
+		{"others in it", func(c *configs.Config, _ *libcontainer.Process) { c.Namespaces[1].Path = "/proc/self/ns/net" }},
 		{"Intel RDT", func(c *configs.Config, _ *libcontainer.Process) { c.IntelRdt = &configs.IntelRdt{} }},
 		{"memory policy", func(c *configs.Config, _ *libcontainer.Process) { c.MemoryPolicy = &configs.LinuxMemoryPolicy{} }},
 		{"personality", func(c *configs.Config, _ *libcontainer.Process) { c.Personality = &configs.LinuxPersonality{} }},
@@ -97,6 +102,31 @@ func TestPlain(t *testing.T) {
 		c, p := plainOne()
 		test.change(c, p)
 		if got := notPlain(c, p); (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
+			t.Errorf("got %q, want %q", got, test.want)
+		}
+	}
+}
+
+// TestPlainExec has what makes no difference to init.
+func TestPlainExec(t *testing.T) {
+	for _, test := range []struct {
+		want   string
+		change func(c *configs.Config, p *libcontainer.Process)
+	}{
+		{"", func(*configs.Config, *libcontainer.Process) {}},
+		{"CAP_SYS_PTRACE", func(c *configs.Config, _ *libcontainer.Process) { c.Capabilities = nil }},
+		{"CAP_SYS_PTRACE", func(c *configs.Config, _ *libcontainer.Process) {
+			c.Capabilities.Bounding = []string{"CAP_KILL", "CAP_SYS_PTRACE"}
+		}},
+		{"", func(_ *configs.Config, p *libcontainer.Process) { p.Capabilities.Bounding = []string{"CAP_SYS_PTRACE"} }},
+		{"others in it", func(c *configs.Config, _ *libcontainer.Process) { c.Namespaces[1].Path = "/proc/self/ns/net" }},
+		{"", func(c *configs.Config, _ *libcontainer.Process) { c.Namespaces[1].Path = "/proc/self/ns/pid" }},
+		{"scheduler", func(_ *configs.Config, p *libcontainer.Process) { p.Scheduler = &configs.Scheduler{} }},
+	} {
+		c, p := plainOne()
+		c.Capabilities = &configs.Capabilities{}
+		test.change(c, p)
+		if got := notPlainExec(c, p); (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
 			t.Errorf("got %q, want %q", got, test.want)
 		}
 	}

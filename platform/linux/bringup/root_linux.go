@@ -90,6 +90,9 @@ func (b *builder) pivot() {
 func (b *builder) finishRoot() {
 	c := b.Config
 	b.ownNull()
+	if b.Terminal {
+		b.terminal(true)
+	}
 	b.makeCwd()
 	for _, m := range c.Mounts {
 		if m.Flags&unix.MS_RDONLY != 0 && (m.Device == "tmpfs" || clean(m.Destination) == "/dev") {
@@ -128,7 +131,7 @@ func (b *builder) ownNull() {
 	b.Check(what, about+gidAndMode, unix.S_IFMT<<32, unix.S_IFCHR<<32)
 	b.Check(what, about+rdev, math.MaxUint64, 1|3<<32)
 	for i, f := range b.Stdio {
-		if isNull(f) {
+		if isNull(f) && !b.Terminal {
 			b.Call(what, unix.SYS_DUP3, b.null, i, 0)
 		}
 	}

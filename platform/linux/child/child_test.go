@@ -4,6 +4,8 @@ package child
 
 import (
 	"fmt"
+	"maps"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -108,6 +110,69 @@ func TestParentGone(t *testing.T) {
 	var status unix.WaitStatus
 	if _, err := unix.Wait4(c.Pid, &status, 0, nil); err != nil || status.ExitStatus() != 255 {
 		t.Errorf("exit %d, %v; want 255", status.ExitStatus(), err)
+	}
+}
+
+// TestDescriptors looks at what a child has open before its first step.
+func TestDescriptors(t *testing.T) {
+	held, err := os.Open(t.TempDir()) // by this process, and not for the child
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	p, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	kept, err := unix.FcntlInt(held.Fd(), unix.F_DUPFD_CLOEXEC, 200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(kept)
+	p.Keep(kept)
+	null, zero := p.Words(1), p.Words(1)
+	p.Call("open", unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/null", unix.O_RDWR).Into(null)
+	p.Give("give", null)
+	p.Wait()
+	p.Ready()
+	p.Call("exit", unix.SYS_EXIT_GROUP, zero)
+	c, err := p.Start(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if word, err := c.hear(); err != nil || word != given || len(c.Given) != 1 {
+		t.Fatalf("heard %#x and %d descriptors, %v", word, len(c.Given), err)
+	}
+	defer c.Given[0].Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(c.Given[0].Fd()), &st); err != nil || st.Rdev != unix.Mkdev(1, 3) {
+		t.Errorf("given was another file: %v", err)
+	}
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", c.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, fd := range open {
+		names[fd.Name()] = true
+	}
+	want := map[string]bool{"0": true, "1": true, "2": true, "3": true, fmt.Sprint(p.Socket()): true, "200": true}
+	if p.Socket() == 3 {
+		delete(want, "3")
+		want["4"] = true
+	}
+	if !maps.Equal(names, want) {
+		t.Errorf("the child has %v open; want %v", names, want)
+	}
+	if err := c.Continue(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Ready(); err != nil {
+		t.Error(err)
+	}
+	if _, err := unix.Wait4(c.Pid, nil, 0, nil); err != nil {
+		t.Fatal(err)
 	}
 }
 

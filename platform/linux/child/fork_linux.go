@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"runtime"
@@ -29,6 +28,7 @@ func afterForkInChild()
 // Process is a child that runs a program.
 type Process struct {
 	Pid     int
+	Given   []*os.File // what it gave (Program.Give), after Ready; whoever calls that closes them
 	program *Program
 }
 
@@ -36,12 +36,13 @@ type Process struct {
 type Options struct {
 	Clone        uintptr  // CLONE_NEW flags of clone(2)
 	PidNamespace *os.File // to be born in; nil for ours or that of Clone
+	Cgroup       *os.File // of version 2, to be born in; nil for ours
 }
 
 // ready is what a child says at the end of its program; a failure is the number of the step and, in the upper half, the error.
 const ready = math.MaxUint64
 
-// Start runs the program in a new child. The caller waits for it by wait4(2).
+// Start runs the program in a new child. The caller waits for it by wait4(2). After an error it may be called again.
 func (p *Program) Start(o Options) (*Process, error) {
 	p.link()
 	born := birth{clone: o.Clone | uintptr(unix.SIGCHLD), report: uintptr(p.Socket())}
@@ -65,6 +66,9 @@ func (p *Program) Start(o Options) (*Process, error) {
 		born.within, born.back = o.PidNamespace.Fd(), own.Fd()
 		runtime.LockOSThread() // the namespace for children is a thread's own
 	}
+	if o.Cgroup != nil {
+		born.args = &cloneArgs{flags: uint64(o.Clone | unix.CLONE_INTO_CGROUP), exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(o.Cgroup.Fd())}
+	}
 	syscall.ForkLock.Lock()
 	pid, errno := fork(&born, p.steps, p.memory)
 	syscall.ForkLock.Unlock()
@@ -82,10 +86,16 @@ func (p *Program) Start(o Options) (*Process, error) {
 // birth is what fork needs.
 type birth struct {
 	clone        uintptr
-	within, back uintptr // descriptors of pid namespaces, or 0
+	args         *cloneArgs // in the place of clone, or nil
+	within, back uintptr    // descriptors of pid namespaces, or 0
 	backErrno    syscall.Errno
 	report       uintptr
 	close        [][2]uintptr // ranges of descriptors
+}
+
+// cloneArgs is struct clone_args (clone(2)).
+type cloneArgs struct {
+	flags, pidfd, childTid, parentTid, exitSignal, stack, stackSize, tls, setTid, setTidSize, cgroup uint64
 }
 
 //go:norace
@@ -99,7 +109,11 @@ func fork(b *birth, steps []Step, memory []uint64) (pid uintptr, errno syscall.E
 			return 0, errno
 		}
 	}
-	pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE, b.clone, 0, 0, 0, 0, 0)
+	if b.args != nil {
+		pid, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(b.args)), unsafe.Sizeof(*b.args), 0)
+	} else {
+		pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE, b.clone, 0, 0, 0, 0, 0)
+	}
 	if errno != 0 || pid != 0 {
 		if b.within != 0 {
 			_, _, b.backErrno = syscall.RawSyscall(unix.SYS_SETNS, b.back, unix.CLONE_NEWPID, 0)
@@ -194,22 +208,65 @@ func (c *Process) Continue() error {
 var ErrDied = errors.New("the process died while it was set up")
 
 // Ready waits until the child is at Program.Ready, or tells what it could not do.
-func (c *Process) Ready() error {
-	said := make([]byte, 8)
-	_, err := io.ReadFull(c.program.ours, said)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) {
-		return ErrDied
+func (c *Process) Ready() (err error) {
+	defer func() {
+		if err != nil {
+			for _, f := range c.Given {
+				f.Close()
+			}
+			c.Given = nil
+		}
+	}()
+	for {
+		word, err := c.hear()
+		switch {
+		case errors.Is(err, unix.ECONNRESET):
+			return ErrDied
+		case err != nil:
+			return err
+		case word == ready:
+			return nil
+		case word == given:
+			continue
+		}
+		what, errno := c.program.steps[uint32(word)].what, syscall.Errno(word>>32)
+		if errno == failed {
+			return errors.New(what)
+		}
+		return fmt.Errorf("cannot %s: %w", what, errno)
 	}
+}
+
+// hear takes one message of the child's, and the descriptor that comes with it.
+func (c *Process) hear() (uint64, error) {
+	conn, err := c.program.ours.SyscallConn()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	word := binary.NativeEndian.Uint64(said)
-	if word == ready {
-		return nil
+	said, rights := make([]byte, 8), make([]byte, unix.CmsgSpace(4))
+	var n, control int
+	waitErr := conn.Read(func(fd uintptr) bool {
+		n, control, _, _, err = unix.Recvmsg(int(fd), said, rights, unix.MSG_CMSG_CLOEXEC)
+		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+	})
+	if err = errors.Join(waitErr, err); err != nil {
+		return 0, err
 	}
-	what, errno := c.program.steps[uint32(word)].what, syscall.Errno(word>>32)
-	if errno == failed {
-		return errors.New(what)
+	if n != len(said) { // it writes whole words
+		return 0, ErrDied
 	}
-	return fmt.Errorf("cannot %s: %w", what, errno)
+	messages, err := unix.ParseSocketControlMessage(rights[:control])
+	if err != nil {
+		return 0, err
+	}
+	for i := range messages {
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err != nil {
+			return 0, err
+		}
+		for _, fd := range fds {
+			c.Given = append(c.Given, os.NewFile(uintptr(fd), "given"))
+		}
+	}
+	return binary.NativeEndian.Uint64(said), nil
 }

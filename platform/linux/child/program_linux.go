@@ -20,6 +20,7 @@ type Program struct {
 	ours   *os.File
 	theirs *os.File
 	socket int // theirs
+	linked bool
 }
 
 // buffers are what programs of containers have most of. The next program uses those of one that is closed.
@@ -253,6 +254,36 @@ func (p *Program) Wait() {
 	p.Check("go on without the parent", got+1, math.MaxUint64, 8)
 }
 
+// given is what a child says with a descriptor. It is neither ready nor a failure: no step has that number.
+const given = math.MaxUint64 - 1
+
+// Give hands the descriptor in w to this process (unix(7), SCM_RIGHTS): see Process.Given.
+func (p *Program) Give(what string, w Word) {
+	word, data, rights, message := p.Words(1), p.Words(2), p.Words(3), p.Words(7)
+	p.memory[word] = given
+	p.Set(data, At(word)) // struct iovec
+	p.memory[data+1] = 8
+	p.memory[rights] = unix.SizeofCmsghdr + 4 // struct cmsghdr, whose length leaves out the padding
+	p.memory[rights+1] = unix.SOL_SOCKET | unix.SCM_RIGHTS<<32
+	p.Set(rights+2, w)
+	p.Set(message+2, At(data)) // struct msghdr
+	p.memory[message+3] = 1
+	p.Set(message+4, At(rights))
+	p.memory[message+5] = 24
+	p.Call(what, unix.SYS_SENDMSG, p.Socket(), At(message), unix.MSG_NOSIGNAL)
+}
+
+// Outline lists what the steps do that can fail, in order.
+func (p *Program) Outline() []string {
+	var all []string
+	for i := range p.steps {
+		if what := p.steps[i].what; what != "" {
+			all = append(all, what)
+		}
+	}
+	return all
+}
+
 // Ready tells Process.Ready, and closes the socket.
 func (p *Program) Ready() {
 	word := p.Words(1)
@@ -263,6 +294,10 @@ func (p *Program) Ready() {
 
 // link resolves labels and addresses.
 func (p *Program) link() {
+	if p.linked {
+		return
+	}
+	p.linked = true
 	for i := range p.steps {
 		s := &p.steps[i]
 		for j := range s.args {

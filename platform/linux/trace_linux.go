@@ -1,0 +1,56 @@
+package linux
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Processes executed in a container our own way must not be looked into before they exec (bringup.PlainExec tells why). What
+// the container's spec does not say about that is kept here: other containers that live in its pid namespace, and a process
+// executed in it with more capabilities than it has.
+
+// traced says whether somebody in the container's pid namespace may be able to look into a process that joins it.
+func (c *container) traced() bool {
+	ns, err := pidNamespace(c.init.Pid())
+	if err != nil {
+		return true // it has ended, and libcontainer will tell
+	}
+	_, traced := c.e.traced.Load(ns)
+	return traced || c.record.Traced
+}
+
+// allowTracing comes before a process that may trace is started, and outlives this executor.
+func (c *container) allowTracing() error {
+	c.updating.Lock()
+	defer c.updating.Unlock()
+	if ns, err := pidNamespace(c.init.Pid()); err == nil {
+		c.e.traced.Store(ns, true)
+	}
+	if c.record.Traced {
+		return nil
+	}
+	c.record.Traced = true
+	return c.writeRecord()
+}
+
+// shares notes that init lives in a pid namespace that it has not made, before its program runs. In the host's, who may trace can
+// look into this process too.
+func (c *container) shares(init int) {
+	ns, err := pidNamespace(init)
+	if ours, ourErr := pidNamespace(os.Getpid()); err == nil && (ourErr != nil || ns != ours) {
+		c.e.traced.Store(ns, true)
+	}
+}
+
+// pidNamespace is a number that no other has as long as it lives (namespaces(7)).
+func pidNamespace(pid int) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join("/proc", strconv.Itoa(pid), "ns/pid"), &st); err != nil {
+		return 0, fmt.Errorf("cannot find the pid namespace of process %d: %w", pid, err)
+	}
+	return st.Ino, nil
+}
