@@ -150,7 +150,9 @@ func contenders(o options, work, registry string) []*contender {
 		stargz(o, work+"/cs", registry),
 	}
 	all[1].twin = true
-	return slices.DeleteFunc(all, func(c *contender) bool { return !strings.Contains(c.name, o.only) })
+	return slices.DeleteFunc(all, func(c *contender) bool {
+		return !slices.ContainsFunc(strings.Split(o.only, ","), func(part string) bool { return strings.Contains(c.name, part) })
+	})
 }
 
 func slipway(o options, name, dir, registry, lazy string) *contender {

@@ -138,8 +138,9 @@ func TestOutage(t *testing.T) {
 		for i := range 30 {
 			readers.Go(func() error { return read(b, f, Class(i)%classes, (2*i+1)*mib, 10) })
 		}
-		time.Sleep(time.Minute)
-		mustRead(t, b, f, Foreground, 0, 10)
+		time.Sleep(keepTime / 2)
+		mustRead(t, b, f, Foreground, 0, 10) // of what is kept
+		time.Sleep(time.Minute - keepTime/2)
 		if n := len(f.requests()); n > 30*30 {
 			t.Errorf("%d requests while it was away", n)
 		}

@@ -115,8 +115,9 @@ type Scheduler struct {
 	mu       sync.Mutex // guards all that blobs, hosts and ranges hold
 	hosts    map[string]*host
 	counters [classes]Counter
-	memory   int64    // bytes of ranges that are queued no more
-	kept     []*piece // whole ranges that nobody reads now, the least recently used first
+	memory   int64       // bytes of ranges that are queued no more
+	kept     []*piece    // whole ranges that nobody reads now, the least recently used first
+	forget   *time.Timer // fires when the first of kept is old
 	closed   bool
 
 	work sync.WaitGroup // GETs
@@ -136,6 +137,9 @@ func (s *Scheduler) Close() error {
 		h.close()
 	}
 	s.kept = nil
+	if s.forget != nil {
+		s.forget.Stop()
+	}
 	s.mu.Unlock()
 	s.work.Wait()
 	return nil

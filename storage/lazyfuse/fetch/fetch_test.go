@@ -405,6 +405,30 @@ func testMemory(t *testing.T) {
 }
 
 // TestClose ends readers that wait, in all states.
+// TestForget: what is kept for the next read is not kept for ever.
+func TestForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newSource(16 * mib)
+		s, b := begin(t, f, Options{})
+		for i := range 8 {
+			mustRead(t, b, f, Foreground, i*2*mib, 10)
+			time.Sleep(keepTime / 4)
+		}
+		synctest.Wait()
+		if st := s.Stats(); st.Memory != 3*mib {
+			t.Errorf("%d bytes are kept, want those of the last %v", st.Memory, keepTime)
+		}
+		before := len(f.requests())
+		mustRead(t, b, f, Foreground, 14*mib, 10)
+		time.Sleep(keepTime)
+		synctest.Wait()
+		if st := s.Stats(); st.Memory != 0 || len(f.requests()) != before {
+			t.Errorf("%d bytes are kept at last, after %d requests more", st.Memory, len(f.requests())-before)
+		}
+		mustRead(t, b, f, Foreground, 14*mib, 10)
+	})
+}
+
 func TestClose(t *testing.T) {
 	for _, what := range []string{"scheduler", "blob"} {
 		synctest.Test(t, func(t *testing.T) {

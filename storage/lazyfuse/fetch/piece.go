@@ -26,8 +26,9 @@ type piece struct {
 	readers int
 	changed chan struct{} // closed when have, err or done changes
 
-	reserved bool // its bytes count in Scheduler.memory
-	active   bool // a GET is under way
+	keptAt   time.Time // since when nobody reads it
+	reserved bool      // its bytes count in Scheduler.memory
+	active   bool      // a GET is under way
 	cancel   context.CancelCauseFunc
 
 	attempts  int       // failures since the last progress
@@ -147,10 +148,41 @@ func copyBlocks(b []byte, blocks [][]byte, off, have int64) int {
 // urgent says whether somebody waits for bytes of it who is not the background.
 func (p *piece) urgent() bool { return p.class < Background && p.off+p.have < p.wanted }
 
+// keepTime is how long a range is kept for the next read. Who reads on does so at once; memory is others' after that.
+const keepTime = 10 * time.Second
+
 // keep holds a whole piece that nobody reads just now, for the next read.
 func (s *Scheduler) keep(p *piece) {
+	p.keptAt = time.Now()
 	s.kept = append(s.kept, p)
+	if s.forget == nil && !s.closed {
+		s.forget = time.AfterFunc(keepTime, s.forgetOld)
+	}
 	s.dispatch() // its memory can be had now
+}
+
+// forgetOld drops what was kept for long enough.
+func (s *Scheduler) forgetOld() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget = nil
+	for len(s.kept) > 0 && time.Since(s.kept[0].keptAt) >= keepTime {
+		s.dropOldest()
+	}
+	if len(s.kept) > 0 && !s.closed {
+		s.forget = time.AfterFunc(keepTime-time.Since(s.kept[0].keptAt), s.forgetOld)
+	}
+}
+
+// dropOldest forgets the piece that was kept first.
+func (s *Scheduler) dropOldest() {
+	old := s.kept[0]
+	s.kept = s.kept[1:]
+	old.err = errUnwanted
+	old.blob.remove(old)
+	old.reserved = false
+	s.memory -= old.length()
+	old.recycle()
 }
 
 func (s *Scheduler) dispatch() {
@@ -185,13 +217,7 @@ func (s *Scheduler) reserve(p *piece) bool {
 		if len(s.kept) == 0 {
 			return false
 		}
-		old := s.kept[0]
-		s.kept = s.kept[1:]
-		old.err = errUnwanted
-		old.blob.remove(old)
-		old.reserved = false
-		s.memory -= old.length()
-		old.recycle()
+		s.dropOldest()
 	}
 	p.reserved = true
 	s.memory += p.length()
