@@ -21,7 +21,16 @@ import (
 
 func newState(parsed *index.Index, x storage.LayerIndex, src storage.Source) state.Layer {
 	return state.Layer{Source: src, Own: x.Own, Kind: parsed.Kind(), Origin: x.Origin,
-		Document: digest.FromBytes(x.Document), Usage: usage(parsed), AttachedAt: time.Now().UTC()}
+		Document: digest.FromBytes(x.Document), Usage: usage(parsed), FileBytes: fileBytes(parsed), AttachedAt: time.Now().UTC()}
+}
+
+func fileBytes(x *index.Index) (sum int64) {
+	for i := range x.Len() {
+		if n := x.Node(i); n.Mode.IsRegular() {
+			sum += n.Size
+		}
+	}
+	return sum
 }
 
 // Available implements storage.Lazy.

@@ -31,7 +31,7 @@ func (d *Driver) Lazies(ctx context.Context, detail bool) ([]storage.LazyLayer, 
 	for _, s := range d.all() {
 		s.mu.Lock()
 		out = append(out, storage.LazyLayer{ID: s.id, Source: s.state.Source, Kind: string(s.state.Kind), Origin: s.state.Origin,
-			AttachedAt: s.state.AttachedAt, Filled: s.filled, FileBytes: s.state.Usage.Size})
+			AttachedAt: s.state.AttachedAt, Filled: s.filled, FileBytes: s.state.FileBytes})
 		s.mu.Unlock()
 	}
 	slices.SortFunc(out, func(a, b storage.LazyLayer) int {

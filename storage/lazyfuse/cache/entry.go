@@ -181,6 +181,17 @@ func (e *Entry) Present() int64 {
 	return e.presentLocked()
 }
 
+// Present answers how many bytes of a content are here, and does not count as a use of it.
+func (c *Cache) Present(key Key) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.entries[key]
+	if e == nil || e.dying {
+		return 0
+	}
+	return e.Present()
+}
+
 // Full says whether all bytes are there.
 func (e *Entry) Full() bool {
 	e.mu.Lock()

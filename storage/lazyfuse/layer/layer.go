@@ -141,7 +141,7 @@ type Detail struct {
 	Profile   int64      `json:"profileBytes"`
 	Served    int64      `json:"servedBytes"` // of files, given to readers
 	Waited    int64      `json:"waitedReads"` // that found something missing
-	Cached    int64      `json:"cachedBytes"` // of files that were opened, in the cache now
+	Cached    int64      `json:"cachedBytes"` // of files, in the cache now
 }
 
 // Detail tells how the layer is.
@@ -151,10 +151,10 @@ func (l *Layer) Detail() any {
 }
 
 func (l *Layer) cached() (sum int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, e := range l.entries {
-		sum += e.Present()
+	for i := range l.Len() {
+		if n := l.Node(i); n.Mode.IsRegular() && n.Size > 0 {
+			sum += l.cfg.Cache.Present(l.key(i, &n))
+		}
 	}
 	return sum
 }

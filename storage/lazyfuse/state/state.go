@@ -46,6 +46,7 @@ type Layer struct {
 	// Document is the digest of the index: it names files that have no digests of their own.
 	Document   digest.Digest `json:"document"`
 	Usage      storage.Usage `json:"usage"`
+	FileBytes  int64         `json:"fileBytes"` // of all files, as they are long
 	AttachedAt time.Time     `json:"attachedAt"`
 }
 
