@@ -18,11 +18,17 @@ import (
 
 func (a *app) pullCmd() *cobra.Command {
 	var quiet, plain, noUnpack bool
-	var platform, user, lazy string
+	var platform, user string
+	var lazy lazyMode
 	cmd := &cobra.Command{
 		Use: "pull IMAGE", Short: "Fetch an image from its registry", Args: cobra.ExactArgs(1),
+		Long: `Fetch an image from its registry and make it ready to run. Lazily pulled layers are read from the registry when a container
+needs them, and arrive in the background.`,
+		Example: `  slipway pull alpine                            # docker.io/library/alpine:latest
+  slipway pull registry.example/app:v1 -u ada:secret
+  slipway pull --lazy=always python              # ready at once, if its layers have an index`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o := client.PullOptions{PlainHTTP: plain, NoUnpack: noUnpack, Lazy: lazy}
+			o := client.PullOptions{PlainHTTP: plain, NoUnpack: noUnpack, Lazy: string(lazy)}
 			if platform != "" {
 				p, err := platforms.Parse(platform)
 				if err != nil {
@@ -35,10 +41,14 @@ func (a *app) pullCmd() *cobra.Command {
 			}
 			return a.with(func(c *client.Client) error {
 				img, err := a.pull(cmd.Context(), c, args[0], quiet, o)
-				if err == nil {
-					fmt.Fprintln(a.out, pinned(img))
+				if err != nil {
+					return err
 				}
-				return err
+				if !quiet && lazy != "" && lazy != "never" {
+					a.tellLazy(cmd.Context(), c, img.Name)
+				}
+				fmt.Fprintln(a.out, pinned(img))
+				return nil
 			})
 		},
 	}
@@ -47,7 +57,7 @@ func (a *app) pullCmd() *cobra.Command {
 	f.BoolVar(&plain, "plain-http", false, "the registry speaks no TLS (loopback addresses need not say so)")
 	f.BoolVar(&noUnpack, "no-unpack", false, "fetch only, do not make root file systems")
 	f.StringVar(&platform, "platform", "", "os/arch[/variant] instead of this host's")
-	f.StringVar(&lazy, "lazy", "", "auto, always or never: use layers before they are here; else the daemon's configuration says")
+	lazy.add(cmd)
 	f.StringVarP(&user, "user", "u", "", "USER:PASSWORD for the registry; else the daemon's docker config is used")
 	return cmd
 }
@@ -86,29 +96,37 @@ func rowOf(img client.Image, d client.ImageDetail) imageRow {
 
 func (a *app) imagesCmd() *cobra.Command {
 	var f format
-	var quiet bool
+	var quiet, lazy bool
 	cmd := &cobra.Command{
-		Use: "images", Aliases: []string{"image-ls"}, Short: "List images", Args: cobra.NoArgs,
+		Use: "images", Short: "List images", Args: cobra.NoArgs,
+		Long: `List images. With --lazy, how their layers are here: lazy (in the registry and read from there), arrived (was that, and is here)
+or full (pulled in full; slipway inspect IMAGE says why). Of lazy ones it shows how much of their files is HERE, what was fetched
+for readers that waited (DEMAND), for a start PROFILE and in the BACKGROUND, and how many reads had not to wait (HITS).`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(func(c *client.Client) error {
 				images, err := c.Images(cmd.Context())
-				if err != nil {
+				switch {
+				case err != nil:
 					return err
+				case quiet:
+					for _, img := range images {
+						fmt.Fprintln(a.out, img.Name)
+					}
+					return nil
+				case lazy:
+					rows, err := lazyRows(cmd.Context(), c, images)
+					if err != nil {
+						return err
+					}
+					return list(a.out, f, rows, []string{"IMAGE", "LAYERS", "HERE", "DEMAND", "PROFILE", "BACKGROUND", "HITS"}, lazyRow.columns)
 				}
 				rows := make([]imageRow, 0, len(images))
 				for _, img := range images {
-					if quiet {
-						fmt.Fprintln(a.out, img.Name)
-						continue
-					}
 					d, err := c.Detail(cmd.Context(), img, nil)
 					if err != nil && !errdefs.IsNotFound(err) {
 						return err
 					}
 					rows = append(rows, rowOf(img, d))
-				}
-				if quiet {
-					return nil
 				}
 				return list(a.out, f, rows, []string{"IMAGE", "DIGEST", "CREATED", "SIZE"}, func(r imageRow) []string {
 					return []string{r.Name, r.Target.Digest.Encoded()[:12], ago(r.Created), size(r.Size)}
@@ -118,6 +136,7 @@ func (a *app) imagesCmd() *cobra.Command {
 	}
 	f.add(cmd)
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print names only")
+	cmd.Flags().BoolVar(&lazy, "lazy", false, "show how their layers are here")
 	return cmd
 }
 

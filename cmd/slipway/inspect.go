@@ -73,15 +73,39 @@ func inspect(cmd *cobra.Command, c *client.Client, name string) (any, error) {
 	if err != nil && !errdefs.IsNotFound(err) {
 		return nil, err
 	}
+	layers, err := c.LazyLayers(ctx, img.Name)
+	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsNotImplemented(err) {
+		return nil, err
+	}
 	return struct {
 		imageRow
-		Updated  time.Time            `json:"updated"`
-		Manifest ocispec.Descriptor   `json:"manifest"`
-		Layers   []ocispec.Descriptor `json:"layers"`
-		Config   ocispec.Image        `json:"config"`
-		ConfigID digest.Digest        `json:"configID"`
-		ChainID  digest.Digest        `json:"chainID"` // the snapshot of the topmost layer
-	}{rowOf(img, d), img.UpdatedAt, d.Manifest, d.Layers, d.Config, d.ConfigID, d.ChainID}, nil
+		Updated  time.Time          `json:"updated"`
+		Manifest ocispec.Descriptor `json:"manifest"`
+		Layers   []layer            `json:"layers"`
+		Config   ocispec.Image      `json:"config"`
+		ConfigID digest.Digest      `json:"configID"`
+		ChainID  digest.Digest      `json:"chainID"` // the snapshot of the topmost layer
+	}{rowOf(img, d), img.UpdatedAt, d.Manifest, layersOf(d, layers), d.Config, d.ConfigID, d.ChainID}, nil
+}
+
+// layer is a descriptor and, from a daemon that tells it, how its layer is here.
+type layer struct {
+	ocispec.Descriptor
+	here
+}
+
+// here is a level of its own so that encoding/json takes digest and size from the descriptor alone.
+type here struct{ *client.LazyLayer }
+
+func layersOf(d client.ImageDetail, known []client.LazyLayer) []layer {
+	out := make([]layer, len(d.Layers))
+	for i, desc := range d.Layers {
+		out[i].Descriptor = desc
+		if i < len(known) && known[i].Digest == desc.Digest {
+			out[i].LazyLayer = &known[i]
+		}
+	}
+	return out
 }
 
 func (a *app) infoCmd() *cobra.Command {

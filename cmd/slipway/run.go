@@ -25,9 +25,10 @@ import (
 type runFlags struct {
 	interactive, tty, detach, rm, readOnly bool
 
-	name, user, workdir, memory, network, entrypoint, hostname, pull, lazy, runtime string
-	env, envFiles, volumes, labels                                                  []string
-	cpus                                                                            float64
+	name, user, workdir, memory, network, entrypoint, hostname, pull, runtime string
+	env, envFiles, volumes, labels                                            []string
+	cpus                                                                      float64
+	lazy                                                                      lazyMode
 }
 
 func (a *app) runCmd() *cobra.Command {
@@ -35,6 +36,9 @@ func (a *app) runCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "run [flags] IMAGE [COMMAND [ARG...]]", Short: "Run a command in a new container; the image is pulled when it is not here",
 		Args: cobra.MinimumNArgs(1),
+		Example: `  slipway run --rm alpine echo hello
+  slipway run -it --rm alpine sh
+  slipway run -d --name web --network host --memory 256m -v /srv/www:/usr/share/nginx/html:ro nginx`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(func(c *client.Client) error {
 				return a.run(cmd.Context(), c, r, cmd.Flags().Changed("entrypoint"), args)
@@ -61,7 +65,7 @@ func (a *app) runCmd() *cobra.Command {
 	f.StringVar(&r.hostname, "hostname", "", "host name inside, the id if empty")
 	f.BoolVar(&r.readOnly, "read-only", false, "make the root file system read-only")
 	f.StringVar(&r.pull, "pull", "missing", "when to pull: always, missing or never")
-	f.StringVar(&r.lazy, "lazy", "", "a pull uses layers before they are here: auto, always or never; else the daemon's configuration says")
+	r.lazy.add(cmd)
 	f.StringVar(&r.runtime, "runtime", client.DefaultRuntime, "runtime name")
 	return cmd
 }
@@ -79,7 +83,7 @@ func (a *app) run(ctx context.Context, c *client.Client, r runFlags, hasEntrypoi
 		_, _ = c.Snapshotter(ctx)
 	}()
 	defer func() { <-learned }()
-	img, err := a.imageForRun(ctx, c, args[0], r.pull, r.lazy)
+	img, err := a.imageForRun(ctx, c, args[0], r.pull, string(r.lazy))
 	if err != nil {
 		return err
 	}
