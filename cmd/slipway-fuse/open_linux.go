@@ -24,7 +24,7 @@ import (
 
 // unitMemory and unitDisk are how many bytes of decoded units are kept, for all layers together.
 const (
-	unitMemory = 16 << 20
+	unitMemory = 4 << 20
 	unitDisk   = 1 << 30
 )
 
@@ -50,7 +50,13 @@ func newOpener(opts options, log *slog.Logger) (*opener, error) {
 	}
 	// The scheduler retries, orders and splits ranges, so the client does none of that.
 	client := registry.New(registry.Config{UserAgent: "slipway/" + version, Streams: 1, Retries: -1})
-	return &opener{cache: c, scheduler: fetch.New(fetch.Options{Deadline: opts.deadline}), client: client, units: units}, nil
+	return &opener{cache: c, scheduler: fetch.New(fetch.Options{Deadline: opts.deadline, Memory: rangeMemory}), client: client, units: units}, nil
+}
+
+// fetched is how many bytes have come from registries.
+func (o *opener) fetched() int64 {
+	st := o.scheduler.Stats()
+	return st.Demand.Bytes + st.Profile.Bytes + st.Background.Bytes
 }
 
 // Close ends reads that are under way and makes the cache durable.

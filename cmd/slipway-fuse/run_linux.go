@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"time"
 
 	"github.com/slipwayd/slipway/storage/lazyfuse/server"
@@ -62,6 +63,11 @@ func serve(o options) error {
 		return err
 	}
 	defer opener.Close()
+	trimming, stopTrimming := context.WithCancel(ctx)
+	var trims sync.WaitGroup
+	defer trims.Wait()
+	defer stopTrimming()
+	trims.Go(func() { trim(trimming, opener.fetched) })
 	return keeper.Serve(ctx, server.Config{Mountpoint: o.mount, State: o.state, Cache: o.cache, NoPassthrough: o.noPassthrough,
 		Open: opener.open, Detail: opener.detail, Log: log})
 }

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"runtime/debug"
+	"time"
+)
+
+const (
+	// rangeMemory is how many bytes that were fetched wait for their readers at most.
+	rangeMemory = 24 << 20
+	// heapSlack is what Go's collector lets the heap grow by before it collects, in percent: most of what is on it are
+	// bytes on their way, and the server is on every host.
+	heapSlack = 50
+	// idleTime is after how long without fetching memory is given back.
+	idleTime = 20 * time.Second
+)
+
+// trim gives memory back to the kernel when a burst is over, until ctx ends. fetched counts bytes.
+func trim(ctx context.Context, fetched func() int64) {
+	debug.SetGCPercent(heapSlack)
+	tick := time.NewTicker(idleTime)
+	defer tick.Stop()
+	last, trimmed := int64(0), int64(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := fetched()
+		if now == last && now != trimmed {
+			debug.FreeOSMemory()
+			trimmed = now
+		}
+		last = now
+	}
+}
