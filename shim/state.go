@@ -59,9 +59,10 @@ func (m *Manager) refresh(ctx context.Context, c *conn, e *entry, execID string)
 	return true, nil
 }
 
-// end notes an exit that no event has told, and tells it.
+// end notes an exit that no event has told, and tells it. The end of an executed process that never ran is nothing to tell: clients
+// (dockerd) would take its status for one of the program.
 func (m *Manager) end(e *entry, execID string, x Exit) {
-	if !m.exited(e, execID, x, time.Now()) {
+	if !m.exited(e, execID, x, time.Now()) || execID != "" && !e.ran(execID) {
 		return
 	}
 	id := execID

@@ -125,6 +125,14 @@ func (e *entry) exited(execID string, x Exit, at time.Time) bool {
 	return true
 }
 
+// ran says whether a process has begun, as far as anybody has told.
+func (e *entry) ran(execID string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.procs[execID]
+	return p != nil && p.state.Pid != 0
+}
+
 func (p *proc) exit() Exit {
 	return Exit{Pid: p.state.Pid, Status: p.state.ExitStatus, At: p.state.ExitedAt}
 }
