@@ -185,6 +185,11 @@ func (s *Snapshots) Attach(ctx context.Context, key string, x storage.LayerIndex
 	return driver.Attach(ctx, layer, x, src)
 }
 
+// tellAttached publishes that a layer is used before it is here.
+func (s *Snapshots) tellAttached(l image.Layer, index string) {
+	s.e.publish(s.scope.Namespace, "/lazy/attach", LazyAttach{Image: l.Image, Layer: l.Desc.Digest.String(), Snapshot: l.Chain.String(), Index: index})
+}
+
 func (s *stagedLayer) attach(ctx context.Context, x storage.LayerIndex, src storage.Source) (err error) {
 	if s.key != "" {
 		s.usage, err = s.layers.s.Attach(ctx, s.key, x, src)

@@ -30,6 +30,9 @@ type filler struct {
 	mu   sync.Mutex
 	jobs map[layerKey]*fillJob
 	fail map[layerKey]fillFailure
+	came map[layerKey]int64 // bytes of blobs that are on their way; since this daemon knows, so 0 of what it has yet to resume
+
+	total atomic.Int64 // bytes that came since the daemon started
 }
 
 type layerKey struct{ driver, id string }
@@ -56,7 +59,7 @@ const (
 )
 
 func newFiller(e *Engine) *filler {
-	return &filler{e: e, wake: make(chan struct{}, 1), jobs: map[layerKey]*fillJob{}, fail: map[layerKey]fillFailure{}}
+	return &filler{e: e, wake: make(chan struct{}, 1), jobs: map[layerKey]*fillJob{}, fail: map[layerKey]fillFailure{}, came: map[layerKey]int64{}}
 }
 
 func (f *filler) poke() {
@@ -180,19 +183,47 @@ func (f *filler) do(ctx context.Context, l fillable, job *fillJob) {
 		f.fail[l.key] = failed
 		f.e.log.Warn("a lazily pulled layer has not arrived, will try again", "image", l.layer.Source.Ref, "layer", l.layer.Source.Descriptor.Digest, "err", err)
 	}
+	if err == nil {
+		delete(f.came, l.key)
+		src := l.layer.Source
+		f.e.publish(l.owner.Namespace, "/lazy/complete", LazyComplete{Image: src.Ref, Layer: src.Descriptor.Digest.String(), Snapshot: l.owner.Name})
+	}
 	close(job.done)
+}
+
+// progress notes how much of a layer's blob is here.
+func (f *filler) progress(key layerKey) image.ProgressFunc {
+	return func(p image.Progress) {
+		if p.State == image.Downloading {
+			f.mu.Lock()
+			f.came[key] = p.Offset
+			f.mu.Unlock()
+		}
+	}
+}
+
+// counted adds to a layer what its driver does not know.
+func (f *filler) counted(driver string, l *storage.LazyLayer) {
+	if l.BackgroundBytes = l.Source.Descriptor.Size; !l.Filled {
+		f.mu.Lock()
+		l.BackgroundBytes = f.came[layerKey{driver, l.ID}]
+		f.mu.Unlock()
+	}
 }
 
 // drop ends the filling of a layer that is about to be removed.
 func (f *filler) drop(key layerKey) {
 	f.mu.Lock()
 	job := f.jobs[key]
-	delete(f.fail, key)
 	f.mu.Unlock()
 	if job != nil {
 		job.cancel()
 		<-job.done
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.fail, key)
+	delete(f.came, key)
 }
 
 // lastError is why a layer has not arrived, if that was tried.
@@ -229,7 +260,7 @@ func (f *filler) fillLayer(ctx context.Context, l fillable, job *fillJob) error 
 		Ref: src.Ref, Registry: e.registry, Remote: remoteOf(src), Store: e.imageStore(sc),
 		Layer:  image.Layer{Desc: src.Descriptor, DiffID: src.DiffID, Parent: digest.Digest(snapshot.Parent), Chain: digest.Digest(l.owner.Name), Image: src.Ref},
 		Staged: &arrival{e: e, driver: s.driver.(storage.Lazy), layer: layer, source: src, parent: snapshot.Parent, chain: l.owner.Name},
-		Pace:   f.pace(s.driver.(storage.Lazy), job),
+		Pace:   f.pace(s.driver.(storage.Lazy), job), Progress: f.progress(l.key),
 	}
 	if e.indexes != nil && src.DiffID != "" {
 		fill.Recorder = e.indexes.Own
@@ -260,6 +291,7 @@ const (
 func (f *filler) pace(driver storage.Lazy, job *fillJob) func(ctx context.Context, n int) error {
 	var looked time.Time
 	return func(ctx context.Context, n int) error {
+		f.total.Add(int64(n))
 		if rate := f.e.lazy.Rate; rate > 0 && !job.hurry.Load() {
 			if err := pause(ctx, time.Duration(n)*time.Second/time.Duration(rate)); err != nil {
 				return err

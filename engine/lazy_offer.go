@@ -29,6 +29,10 @@ func (l imageLayers) Offer(ctx context.Context, layer image.Layer, remote *regis
 	x, err := l.index(ctx, layer, remote)
 	if err != nil {
 		l.lazy.refuse(layer.Chain, err)
+		if !errors.Is(err, errNotLazy) {
+			l.s.e.publish(l.s.scope.Namespace, "/lazy/fallback", LazyFallback{Image: layer.Image, Layer: layer.Desc.Digest.String(),
+				Snapshot: layer.Chain.String(), Reason: err.Error()})
+		}
 		return nil, err
 	}
 	return func(ctx context.Context, s image.Staged) error {

@@ -113,6 +113,7 @@ func (s *Snapshots) attachRemote(ctx context.Context, offer remoteOffer, mode, p
 		}
 		return err
 	}
+	s.tellAttached(layer, x.Kind)
 	s.e.filler.poke()
 	return nil
 }

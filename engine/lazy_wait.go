@@ -59,6 +59,7 @@ func (e *Engine) ImageLayers(ctx context.Context, namespace, name string) ([]Ima
 			return nil, err
 		}
 		for i := range all {
+			e.filler.counted(e.defaultDriver, &all[i])
 			served[all[i].ID] = &all[i]
 		}
 	}

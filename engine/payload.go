@@ -6,7 +6,8 @@ import (
 	"github.com/slipwayd/slipway/metadata"
 )
 
-// Payloads of the events that the engine itself publishes; api/containerd encodes each as the message of the same name.
+// Payloads of the events that the engine itself publishes; api/containerd encodes each as the message of the same name, of containerd's
+// API or of ours.
 // Those of tasks come from shims, encoded already.
 type (
 	NamespaceCreate struct {
@@ -49,4 +50,9 @@ type (
 	SnapshotPrepare struct{ Key, Parent, Snapshotter string }
 	SnapshotCommit  struct{ Key, Name, Snapshotter string }
 	SnapshotRemove  struct{ Key, Snapshotter string }
+
+	// Of layers that are used before they are here: the image's name, the blob, the snapshot.
+	LazyAttach   struct{ Image, Layer, Snapshot, Index string }
+	LazyComplete struct{ Image, Layer, Snapshot string }
+	LazyFallback struct{ Image, Layer, Snapshot, Reason string }
 )

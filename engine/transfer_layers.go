@@ -146,6 +146,9 @@ func (s *stagedLayer) commit(ctx context.Context) error {
 		return err
 	}
 	snapshots.e.publish(snapshots.scope.Namespace, "/snapshot/commit", SnapshotCommit{Key: s.key, Name: name, Snapshotter: snapshots.name})
+	if s.index != "" {
+		snapshots.tellAttached(s.layer, s.index)
+	}
 	return nil
 }
 

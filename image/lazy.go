@@ -78,8 +78,9 @@ type FillOptions struct {
 	Staged   Staged // what to unpack into
 	Recorder Recorder
 	// Pace is called before each piece of the blob is fetched, with the bytes of the last one, and may wait; nil for as fast as can be.
-	Pace   func(ctx context.Context, n int) error
-	Limits Limits
+	Pace     func(ctx context.Context, n int) error
+	Progress ProgressFunc
+	Limits   Limits
 }
 
 // Fill fetches the blob of a layer, or takes what is in the store of it, unpacks and commits it. What was fetched of a blob when it
@@ -100,7 +101,7 @@ func Fill(ctx context.Context, o FillOptions) (err error) {
 	}
 	limits := o.Limits.withDefaults()
 	f := fetcher{store: o.Store, remote: remote, limits: limits, pace: o.Pace}
-	progress := (&reporter{}).part(refKey(o.Layer.Desc), "", o.Layer.Desc)
+	progress := (&reporter{fn: o.Progress}).part(refKey(o.Layer.Desc), "", o.Layer.Desc)
 	u := &unpacker{store: o.Store, recorder: o.Recorder, limits: limits, name: ref.String()}
 	u.fetch = func(ctx context.Context, d ocispec.Descriptor, to *pipe) error { return f.blob(ctx, d, to, progress) }
 	if err := u.apply(ctx, o.Layer, o.Staged); err != nil {

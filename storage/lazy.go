@@ -84,7 +84,7 @@ type LazyLayer struct {
 	FileBytes       int64 // of all its files
 	DemandBytes     int64 // of the blob, fetched for readers that waited
 	ProfileBytes    int64 // fetched for a start profile
-	BackgroundBytes int64 // fetched for another reason
+	BackgroundBytes int64 // that came to bring all of it here; whoever does that fills it in
 	ReadBytes       int64 // of files, given to readers
 	Reads           int64 // that came to the server
 	WaitedReads     int64 // of those, how many found something missing

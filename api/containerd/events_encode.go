@@ -7,8 +7,10 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	slipwayv1 "github.com/slipwayd/slipway/api/slipway/v1"
 	"github.com/slipwayd/slipway/engine"
 	"github.com/slipwayd/slipway/internal/opaque"
 )
@@ -36,11 +38,23 @@ func EventField(p engine.Payload, path []string) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	f, ok := msg.(fielder)
-	if !ok {
+	if f, ok := msg.(fielder); ok {
+		return f.Field(path)
+	}
+	return textField(msg, path)
+}
+
+// textField is Field for our own messages, all of whose fields are strings.
+func textField(msg proto.Message, path []string) (string, bool) {
+	if len(path) != 1 {
 		return "", false
 	}
-	return f.Field(path)
+	m := msg.ProtoReflect()
+	f := m.Descriptor().Fields().ByName(protoreflect.Name(path[0]))
+	if f == nil || f.Kind() != protoreflect.StringKind || f.IsList() {
+		return "", false
+	}
+	return m.Get(f).String(), true
 }
 
 // encodePayload is p as it goes over the wire.
@@ -77,6 +91,10 @@ func eventMessage(p engine.Payload) (proto.Message, error) {
 		return &eventsapi.ContainerUpdate{ID: p.ID, Image: p.Image, Labels: p.Labels, SnapshotKey: p.SnapshotKey}, nil
 	case engine.ContainerDelete:
 		return &eventsapi.ContainerDelete{ID: p.ID}, nil
+	case engine.StartRecorded:
+		return StartProfile(p.StartProfile), nil
+	case engine.StartReplayed:
+		return StartProfile(p.StartProfile), nil
 	case engine.ImageCreate:
 		return &eventsapi.ImageCreate{Name: p.Name, Labels: p.Labels}, nil
 	case engine.ImageUpdate:
@@ -93,6 +111,18 @@ func eventMessage(p engine.Payload) (proto.Message, error) {
 		return &eventsapi.SnapshotCommit{Key: p.Key, Name: p.Name, Snapshotter: p.Snapshotter}, nil
 	case engine.SnapshotRemove:
 		return &eventsapi.SnapshotRemove{Key: p.Key, Snapshotter: p.Snapshotter}, nil
+	case engine.LazyAttach:
+		return &slipwayv1.LazyAttach{Image: p.Image, Layer: p.Layer, Snapshot: p.Snapshot, Index: p.Index}, nil
+	case engine.LazyComplete:
+		return &slipwayv1.LazyComplete{Image: p.Image, Layer: p.Layer, Snapshot: p.Snapshot}, nil
+	case engine.LazyFallback:
+		return &slipwayv1.LazyFallback{Image: p.Image, Layer: p.Layer, Snapshot: p.Snapshot, Reason: p.Reason}, nil
 	}
 	return nil, fmt.Errorf("event payload %T has no message: %w", p, errdefs.ErrInternal)
+}
+
+// StartProfile is a start profile on the wire, in Slipway's own API and in events.
+func StartProfile(p engine.StartProfile) *slipwayv1.StartProfile {
+	return &slipwayv1.StartProfile{Image: p.Image.String(), Command: p.Command, Args: p.Args, Origin: p.Origin, Starts: int32(p.Starts),
+		Recorded: p.Recorded.Unix(), Layers: int32(p.Layers), Files: int32(p.Files), Bytes: p.Bytes}
 }
