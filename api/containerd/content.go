@@ -99,7 +99,8 @@ func (s contentService) Delete(ctx context.Context, req *contentapi.DeleteConten
 	return &emptypb.Empty{}, store.Delete(ctx, dgst)
 }
 
-// Read sends size bytes from offset; a size of 0 is all that is left. OutOfRange when the range is not within the blob.
+// Read sends size bytes from offset, fewer when there are no more: clients that do not know a blob's size (BuildKit) ask for as much as
+// they have room for. A size of 0 is all that is left. OutOfRange for an offset behind the end.
 func (s contentService) Read(req *contentapi.ReadContentRequest, stream contentapi.Content_ReadServer) error {
 	store, err := s.of(stream.Context())
 	if err != nil {
@@ -115,12 +116,12 @@ func (s contentService) Read(req *contentapi.ReadContentRequest, stream contenta
 	}
 	defer blob.Close()
 	offset := max(req.Offset, 0)
-	if offset > blob.Size() || req.Size < 0 || req.Size > blob.Size()-offset {
-		return fmt.Errorf("%d bytes from %d are not within blob %s of %d: %w", req.Size, req.Offset, dgst, blob.Size(), errdefs.ErrOutOfRange)
+	if offset > blob.Size() {
+		return fmt.Errorf("offset %d is behind the end of blob %s of %d bytes: %w", req.Offset, dgst, blob.Size(), errdefs.ErrOutOfRange)
 	}
 	end := blob.Size()
 	if req.Size > 0 {
-		end = offset + req.Size
+		end = offset + min(req.Size, end-offset)
 	}
 	buf := make([]byte, min(readChunk, end-offset))
 	for offset < end {
