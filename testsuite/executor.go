@@ -211,29 +211,46 @@ func (x *executorTest) stdin() {
 }
 
 func (x *executorTest) terminal() {
-	var out bytes.Buffer
-	in, feed := io.Pipe()
-	s := x.Spec(x.T, "tty", "sh", "-c", "read x; stty size")
-	setTerminal(x.T, &s)
-	s.IO = platform.IO{Stdin: in, Stdout: &out, Terminal: true, Width: 80, Height: 24}
-	c := x.create(s)
-	x.start(c.Init())
-	if err := c.Init().Resize(x.ctx, 132, 43); err != nil {
-		x.Errorf("Resize: %v", err)
+	streams := func(out io.Writer) (platform.IO, io.WriteCloser) {
+		in, feed := io.Pipe()
+		return platform.IO{Stdin: in, Stdout: out, Terminal: true, Width: 80, Height: 24}, feed
 	}
-	if _, err := io.WriteString(feed, "go\n"); err != nil {
-		x.Fatal(err)
+	look := func(p platform.Process, feed io.WriteCloser, out *bytes.Buffer, want string) {
+		x.Helper()
+		if _, err := io.WriteString(feed, "go\n"); err != nil {
+			x.Fatal(err)
+		}
+		x.wait(p)
+		feed.Close()
+		if !strings.Contains(out.String(), want) {
+			x.Errorf("the terminal wrote %q, want its size %s", out.String(), want)
+		}
 	}
-	x.wait(c.Init())
-	feed.Close()
-	x.remove(c)
-	if !strings.Contains(out.String(), "43 132") {
-		x.Errorf("the terminal wrote %q, want its size 43 132", out.String())
+	for _, resize := range []bool{false, true} {
+		var out bytes.Buffer
+		var feed io.WriteCloser
+		s := x.Spec(x.T, "tty", "sh", "-c", "read x; stty size")
+		setTerminal(x.T, &s)
+		s.IO, feed = streams(&out)
+		c := x.create(s)
+		x.start(c.Init())
+		want := "24 80"
+		if resize {
+			if err := c.Init().Resize(x.ctx, 132, 43); err != nil {
+				x.Errorf("Resize: %v", err)
+			}
+			want = "43 132"
+		}
+		look(c.Init(), feed, &out, want)
+		x.remove(c)
 	}
 
-	c = x.create(x.Spec(x.T, "notty", "sleep", "1000"))
+	c := x.create(x.Spec(x.T, "notty", "sleep", "1000"))
 	x.start(c.Init())
 	x.is(c.Init().Resize(x.ctx, 1, 1), errdefs.ErrFailedPrecondition, "Resize without a terminal")
+	var out bytes.Buffer
+	stdio, feed := streams(&out)
+	look(x.exec(c, "tty", stdio, "sh", "-c", "read x; stty size"), feed, &out, "24 80")
 	x.kill(c.Init())
 	x.wait(c.Init())
 	x.remove(c)

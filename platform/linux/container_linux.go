@@ -128,6 +128,7 @@ func (c *container) Exec(ctx context.Context, s platform.ProcessSpec) (platform.
 	p.program, p.io = program, s.IO
 	if c.cli != nil {
 		spec.Terminal = s.IO.Terminal
+		setConsoleSize(&spec, program)
 		if p.spec, err = json.Marshal(&spec); err != nil {
 			return nil, err
 		}

@@ -133,3 +133,10 @@ func consoleSize(s *specs.Process, stdio platform.IO) (width, height uint16) {
 	}
 	return 0, 0
 }
+
+// setConsoleSize has another runtime begin with the size that program has.
+func setConsoleSize(s *specs.Process, program *libcontainer.Process) {
+	if s.Terminal && program.ConsoleWidth != 0 && program.ConsoleHeight != 0 {
+		s.ConsoleSize = &specs.Box{Width: uint(program.ConsoleWidth), Height: uint(program.ConsoleHeight)}
+	}
+}

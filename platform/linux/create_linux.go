@@ -86,6 +86,7 @@ func (e *Executor) create(ctx context.Context, s platform.Spec) (_ *container, e
 	reason := e.notPlain(config, program, s)
 	switch {
 	case cli != nil:
+		setConsoleSize(spec.Process, program)
 		err = cli.prepare(&cg, spec)
 	case reason == "":
 		err = c.prepareOwn(config)
@@ -196,8 +197,11 @@ func (c *container) spawn(p *process, program *libcontainer.Process, streams *st
 		return c.cli.create(program, streams)
 	case c.own != nil && p.id == "":
 		return c.spawnOwn(program, streams)
-	case c.own != nil && !c.traced() && bringup.PlainExec(c.own.config, program) == "":
-		return c.execOwn(program, streams)
+	}
+	if c.own != nil && bringup.PlainExec(c.own.config, program) == "" {
+		if pid, err := c.execOwn(program, streams); !errors.Is(err, errTraced) {
+			return pid, err
+		}
 	}
 	lc, err := c.libcontainer()
 	if err != nil {
@@ -213,6 +217,10 @@ func (c *container) spawn(p *process, program *libcontainer.Process, streams *st
 func classify(err error) error {
 	text := strings.ToLower(err.Error())
 	switch {
+	case errors.Is(err, errdefs.ErrInvalidArgument): // classified before
+		return err
+	case strings.Contains(text, "exec: ") && strings.HasSuffix(text, ": is a directory"): // what clients look for (dockerd's exit code 126)
+		return fmt.Errorf("%w: permission denied: %w", err, errdefs.ErrInvalidArgument)
 	case errors.Is(err, libcontainer.ErrExist):
 		return fmt.Errorf("%w: %w", err, errdefs.ErrAlreadyExists)
 	case errors.Is(err, libcontainer.ErrNotRunning), errors.Is(err, libcontainer.ErrPaused), errors.Is(err, libcontainer.ErrNotPaused),

@@ -34,11 +34,13 @@ type Executor struct {
 	libcontainer bool
 	reaper       *reaper
 	hierarchies  hierarchies
-	traced       sync.Map // numbers of pid namespaces with containers' processes of more than one, or that may trace
 	oom          *oomWatcher
 	closed       chan struct{}
 	background   sync.WaitGroup // goroutines that wait for processes to end, or for mounts to
 	unmounting   chan struct{}  // holds one for each mount that is ending
+
+	tracing sync.RWMutex    // read-locked while a process of ours joins a pid namespace
+	traced  map[uint64]bool // numbers of pid namespaces with processes of several containers, or that may trace
 
 	mu         sync.Mutex
 	containers map[string]*container // created or adopted here
@@ -74,7 +76,7 @@ func New(cfg Config) (*Executor, error) {
 		return nil, fmt.Errorf("cannot become the reaper of containers' orphans: %w", err)
 	}
 	e := &Executor{
-		root: cfg.Root, log: cfg.Log, libcontainer: cfg.Libcontainer, closed: make(chan struct{}), unmounting: make(chan struct{}, maxUnmounting), containers: map[string]*container{},
+		root: cfg.Root, log: cfg.Log, libcontainer: cfg.Libcontainer, closed: make(chan struct{}), unmounting: make(chan struct{}, maxUnmounting), traced: map[uint64]bool{}, containers: map[string]*container{},
 	}
 	if e.log == nil {
 		e.log = slog.Default()

@@ -25,4 +25,9 @@ func NotPlain(e *Executor, s platform.Spec) string {
 }
 
 // Traced says whether somebody may look into processes that join c.
-func Traced(c platform.Container) bool { return c.(*container).traced() }
+func Traced(c platform.Container) bool {
+	t := c.(*container)
+	t.e.tracing.RLock()
+	defer t.e.tracing.RUnlock()
+	return t.traced()
+}

@@ -182,6 +182,11 @@ func (s *stdio) given(from *child.Process) error {
 
 // execOwn starts one more process in the container, and answers its pid when it execs.
 func (c *container) execOwn(program *libcontainer.Process, streams *stdio) (_ int, err error) {
+	c.e.tracing.RLock()
+	defer c.e.tracing.RUnlock()
+	if c.traced() {
+		return 0, errTraced
+	}
 	stdio, release, err := childStdio(program)
 	if err != nil {
 		return 0, err

@@ -261,7 +261,7 @@ func (b *builder) lookPath(name string, env []string) child.Word {
 // try jumps to found when file can be executed; to next, or else it fails, when not.
 func (b *builder) try(exe child.Word, file string, found child.Label, next *child.Label) {
 	const gidAndMode = 3
-	what := "exec " + file
+	what := fmt.Sprintf("exec %q", file)
 	f, about, directory, other := b.Words(1), b.about, b.Label(), b.Label()
 	or := func(s *child.Step) *child.Step {
 		if next != nil {
@@ -276,7 +276,7 @@ func (b *builder) try(exe child.Word, file string, found child.Label, next *chil
 	if next != nil {
 		b.Jump(*next)
 	} else {
-		b.Fail(fmt.Sprintf("cannot exec %s: is a directory: permission denied", file))
+		b.Fail(fmt.Sprintf("cannot exec %q: is a directory: permission denied", file))
 	}
 	b.Place(other)
 	or(b.Call(what, unix.SYS_FACCESSAT2, f, "", unix.X_OK, unix.AT_EACCESS|unix.AT_EMPTY_PATH))
