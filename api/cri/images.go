@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
@@ -131,9 +130,6 @@ func (s *imageService) ImageFsInfo(ctx context.Context, _ *runtime.ImageFsInfoRe
 	if err != nil {
 		return nil, err
 	}
-	fs := []*runtime.FilesystemUsage{{
-		Timestamp: time.Now().UnixNano(), FsId: &runtime.FilesystemIdentifier{Mountpoint: u.Path},
-		UsedBytes: &runtime.UInt64Value{Value: uint64(u.Bytes)}, InodesUsed: &runtime.UInt64Value{Value: uint64(u.Inodes)},
-	}}
+	fs := []*runtime.FilesystemUsage{filesystemUsage(u)}
 	return &runtime.ImageFsInfoResponse{ImageFilesystems: fs, ContainerFilesystems: fs}, nil
 }

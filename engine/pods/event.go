@@ -1,8 +1,11 @@
 package pods
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
-// Change is what happened to a container.
+// Change is what happened to a container or a pod.
 type Change uint8
 
 // In the order of CRI's ContainerEventType.
@@ -13,10 +16,12 @@ const (
 	ContainerDeleted
 )
 
-// Event is one change; ID is a container's.
+// Event is one change. ID is a container's, or that of the pod itself.
 type Event struct {
 	ID, PodID string
+	At        time.Time
 	Change    Change
+	Pod       *Pod // as it was, of a pod that is deleted
 }
 
 // watchQueue is how many changes a watcher may be behind before it is cut off.
@@ -54,12 +59,27 @@ func (w *watchers) drop(ch chan Event) {
 }
 
 func (m *Manager) notify(c *container, change Change) {
-	w := &m.watchers
+	m.watchers.tell(Event{ID: c.id, PodID: c.pod.id, At: time.Now(), Change: change})
+}
+
+// notifyPod is notify for what happened to a pod, as other runtimes tell of a pod's own container.
+func (m *Manager) notifyPod(p *pod, change Change) {
+	ev := Event{ID: p.id, PodID: p.id, At: time.Now(), Change: change}
+	if change == ContainerDeleted {
+		m.mu.Lock()
+		last := m.viewPod(p)
+		m.mu.Unlock()
+		ev.Pod = &last
+	}
+	m.watchers.tell(ev)
+}
+
+func (w *watchers) tell(ev Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for ch := range w.all {
 		select {
-		case ch <- Event{ID: c.id, PodID: c.pod.id, Change: change}:
+		case ch <- ev:
 		default:
 			w.drop(ch)
 		}

@@ -27,6 +27,7 @@ import (
 
 	"github.com/slipwayd/slipway/engine"
 	"github.com/slipwayd/slipway/internal/opaque"
+	"github.com/slipwayd/slipway/internal/usage"
 	"github.com/slipwayd/slipway/network"
 	"github.com/slipwayd/slipway/spec"
 )
@@ -79,8 +80,9 @@ type Manager struct {
 
 	makings  makings
 	images   imageCache
-	watchers watchers // event.go
-	pulling  pulls    // images.go
+	watchers watchers    // event.go
+	pulling  pulls       // images.go
+	cgroups  *usage.Host // nil where there are none
 
 	mu         sync.Mutex
 	pods       map[string]*pod
@@ -104,8 +106,12 @@ func New(e *engine.Engine, c Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	cgroups, err := usage.NewHost()
+	if err != nil {
+		c.Log.Warn("what pods use cannot be told", "err", err)
+	}
 	m := &Manager{
-		e: e, conf: c, host: host,
+		e: e, conf: c, host: host, cgroups: cgroups,
 		pods: map[string]*pod{}, containers: map[string]*container{}, names: map[string]string{},
 	}
 	m.life, m.stop = context.WithCancel(context.Background())

@@ -168,6 +168,7 @@ func (m *Manager) stopPod(ctx context.Context, p *pod) error {
 	p.record.Stopped = true
 	record := p.record
 	m.mu.Unlock()
+	m.notifyPod(p, ContainerStopped)
 	return m.savePod(ctx, p.id, record)
 }
 
@@ -222,6 +223,7 @@ func (m *Manager) RemovePod(ctx context.Context, id string) error {
 		m.forgetPod(p)
 	}
 	m.mu.Unlock()
+	m.notifyPod(p, ContainerDeleted)
 	return nil
 }
 

@@ -28,6 +28,7 @@ type pod struct {
 	containers map[string]*container
 
 	life sync.Mutex // one Stop or Remove at a time
+	use  sampler
 }
 
 // container is one in the table. What is above life never changes; status, resources and state are under Manager.mu.
@@ -38,7 +39,9 @@ type container struct {
 	image   string // name of the image record
 	record  containerRecord
 
-	life sync.Mutex // one Start, end or Remove at a time
+	life  sync.Mutex // one Start, end or Remove at a time
+	use   sampler
+	layer layerUse
 
 	state    State
 	oom      bool

@@ -39,6 +39,7 @@ type Usage struct {
 	Majors     uint64  // faults that read from a disk
 	Swap       *uint64 // nil where the kernel does not count it
 	SwapLimit  uint64  // 0 for none
+	Tasks      uint64  // processes and their threads
 	Pressure   *Pressures
 	More       *More // of ReadAll
 }
@@ -57,14 +58,14 @@ type Stall struct {
 
 // More is what monitoring asks for besides.
 type More struct {
-	User, System                uint64 // of CPU
-	Periods, Throttled          uint64 // periods in which it was to run, and had used up its share
-	ThrottledTime               uint64
-	Cache, MappedFile, Kernel   uint64
-	MaxMemory, MemoryFailures   uint64
-	OOMEvents                   uint64
-	Processes, Threads, MaxPids uint64
-	Devices                     []Device
+	User, System              uint64 // of CPU
+	Periods, Throttled        uint64 // periods in which it was to run, and had used up its share
+	ThrottledTime             uint64
+	Cache, MappedFile, Kernel uint64
+	MaxMemory, MemoryFailures uint64
+	OOMEvents                 uint64
+	Processes, MaxTasks       uint64
+	Devices                   []Device
 }
 
 // Device is what went to and from one block device.

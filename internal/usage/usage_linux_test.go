@@ -87,9 +87,9 @@ func TestVersion1(t *testing.T) {
 	})
 	swap := uint64(12)
 	check(t, Cgroup{cgroup{map[string]string{"cpuacct": dir, "cpu": dir, "memory": dir, "pids": dir, "blkio": dir}}}, Usage{
-		CPU: 12345, Memory: 1000, WorkingSet: 750, RSS: 400, Limit: 4096, Faults: 8, Majors: 1, Swap: &swap, SwapLimit: 2000,
+		CPU: 12345, Memory: 1000, WorkingSet: 750, RSS: 400, Limit: 4096, Faults: 8, Majors: 1, Swap: &swap, Tasks: 3, SwapLimit: 2000,
 		More: &More{User: 2e7, System: 3e7, Periods: 7, Throttled: 2, ThrottledTime: 99, Cache: 300, MappedFile: 20, Kernel: 50, MaxMemory: 2000,
-			MemoryFailures: 4, OOMEvents: 1, Processes: 2, Threads: 3, Devices: []Device{{Major: 8, ReadBytes: 100, WriteBytes: 200, Reads: 1, Writes: 2}}},
+			MemoryFailures: 4, OOMEvents: 1, Processes: 2, Devices: []Device{{Major: 8, ReadBytes: 100, WriteBytes: 200, Reads: 1, Writes: 2}}},
 	})
 }
 
@@ -104,10 +104,10 @@ func TestVersion2(t *testing.T) {
 	})
 	swap := uint64(12)
 	check(t, Cgroup{cgroup{map[string]string{"": dir}}}, Usage{
-		CPU: 12000, Memory: 1000, WorkingSet: 0, RSS: 400, Limit: 4096, Faults: 8, Majors: 1, Swap: &swap,
+		CPU: 12000, Memory: 1000, WorkingSet: 0, RSS: 400, Limit: 4096, Faults: 8, Majors: 1, Swap: &swap, Tasks: 3,
 		Pressure: &Pressures{CPU: Pressure{Some: Stall{Avg10: 1.5, Avg300: 0.25, Total: 7000}, Full: Stall{Total: 3000}}},
 		More: &More{User: 5000, System: 7000, Periods: 7, Throttled: 2, ThrottledTime: 9000, Cache: 300, MappedFile: 20, Kernel: 50, MaxMemory: 2000,
-			MemoryFailures: 4, OOMEvents: 1, Processes: 2, Threads: 3, MaxPids: 10, Devices: []Device{{Major: 8, ReadBytes: 100, WriteBytes: 200, Reads: 1, Writes: 2}}},
+			MemoryFailures: 4, OOMEvents: 1, Processes: 2, MaxTasks: 10, Devices: []Device{{Major: 8, ReadBytes: 100, WriteBytes: 200, Reads: 1, Writes: 2}}},
 	})
 }
 

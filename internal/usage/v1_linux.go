@@ -36,6 +36,7 @@ func (f *files) v1(dirs map[string]string, u *Usage) {
 			swap, counted = value, true
 		}
 	})
+	u.Tasks = f.number(dirs["pids"], "pids.current")
 	if u.SwapLimit > 0 {
 		u.SwapLimit -= min(u.SwapLimit, u.Limit)
 	}
@@ -81,8 +82,7 @@ func (f *files) v1More(dirs map[string]string, m *More) {
 			m.OOMEvents = value
 		}
 	})
-	m.MaxPids = f.number(dirs["pids"], "pids.max")
-	m.Threads = f.number(dirs["pids"], "pids.current")
+	m.MaxTasks = f.number(dirs["pids"], "pids.max")
 	m.Processes = f.lines(dirs["pids"], "cgroup.procs")
 	f.blkio(dirs["blkio"], "blkio.throttle.io_service_bytes_recursive", m, func(d *Device) (r, w *uint64) { return &d.ReadBytes, &d.WriteBytes })
 	f.blkio(dirs["blkio"], "blkio.throttle.io_serviced_recursive", m, func(d *Device) (r, w *uint64) { return &d.Reads, &d.Writes })

@@ -24,6 +24,7 @@ func (f *files) unified(dir string, u *Usage) {
 			u.Majors = value
 		}
 	})
+	u.Tasks = f.number(dir, "pids.current")
 	u.Limit = f.number(dir, "memory.max")
 	if swap := f.text(dir, "memory.swap.current"); swap != nil {
 		n := atoi(bytes.TrimSpace(swap))
@@ -102,8 +103,7 @@ func (f *files) unifiedMore(dir string, m *More) {
 			m.OOMEvents = value
 		}
 	})
-	m.MaxPids = f.number(dir, "pids.max")
-	m.Threads = f.number(dir, "pids.current")
+	m.MaxTasks = f.number(dir, "pids.max")
 	m.Processes = f.lines(dir, "cgroup.procs")
 	for line := range bytes.Lines(f.text(dir, "io.stat")) { // "MAJOR:MINOR rbytes=N wbytes=N rios=N wios=N ..."
 		field := bytes.Fields(line)
