@@ -9,5 +9,8 @@
 // openat2(2) and mounted on by descriptor. Nothing is looked up through magic links, and no descriptor of the
 // host's is open when the container's program starts.
 //
+// AppArmor profiles are untried: no machine of ours had AppArmor. Tests look at the steps' order alone; a profile that cannot be
+// named to the kernel fails the start.
+//
 // It starts nothing and keeps no state, but for compiled seccomp filters. It never imports the executor.
 package bringup
