@@ -24,6 +24,9 @@ const defaultShm = 64 << 20
 // maxName bounds each part of a pod's or container's name in bytes; Kubernetes' own bound is 253 (RFC 1123 subdomain).
 const maxName = 1024
 
+// maxConfig bounds what is kept of a pod's configuration in bytes.
+const maxConfig = 6 << 20
+
 // Run makes a pod and answers its id. Repeated while the pod is being made it waits for the same, and afterwards answers the
 // same id until a container is made in it; AlreadyExists from then on, and for another pod of that name.
 func (m *Manager) Run(ctx context.Context, s *spec.Pod) (string, error) {
@@ -107,6 +110,9 @@ func (m *Manager) run(ctx context.Context, s *spec.Pod, k *making) (_ string, er
 	if options.Files["pod.json"], err = json.Marshal(p.record); err != nil { // so that a later daemon can take back its addresses
 		return "", err
 	}
+	if n := len(options.Files["pod.json"]); n > maxConfig {
+		return "", fmt.Errorf("its configuration takes %d bytes, more than %d: %w", n, maxConfig, errdefs.ErrInvalidArgument)
+	}
 	p.record.Pins = pins(options)
 	if err := sandbox.Make(dir, options); err != nil {
 		return "", err
@@ -137,6 +143,8 @@ func (m *Manager) run(ctx context.Context, s *spec.Pod, k *making) (_ string, er
 	m.mu.Lock()
 	m.insertPod(p)
 	m.mu.Unlock()
+	m.notifyPod(p, ContainerCreated)
+	m.notifyPod(p, ContainerStarted)
 	return p.id, nil
 }
 

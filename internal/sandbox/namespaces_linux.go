@@ -176,11 +176,29 @@ func setUp(o Options) error {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if err := setSysctl(name, o.Sysctls[name]); err != nil {
+		err := setSysctl(name, o.Sysctls[name])
+		if errors.Is(err, fs.ErrPermission) && len(o.UIDs) > 0 {
+			err = asOwner(root(o.UIDs), func() error { return setSysctl(name, o.Sysctls[name]) })
+		}
+		if err != nil {
 			return fmt.Errorf("cannot set sysctl %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// asOwner runs fn on this thread with the effective id of a user namespace's root: to some sysctls (ipc/ipc_sysctl.c, ipc_permissions) the host's root
+// is a stranger.
+func asOwner(uid uint32, fn func() error) error {
+	const same = ^uintptr(0)
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, uintptr(uid), same); errno != 0 {
+		return fmt.Errorf("cannot become user %d: %w", uid, errno)
+	}
+	err := fn()
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, 0, same); errno != 0 {
+		return errors.Join(err, fmt.Errorf("cannot become root again: %w", errno))
+	}
+	return err
 }
 
 // setSysctl writes below /proc/sys, whose trees of namespaces are those of the thread that opens them.

@@ -1,7 +1,7 @@
 // Package sandbox keeps what a pod has on the host without any process: namespaces pinned by bind mounts of their nsfs
 // files, shared memory, and the files that its containers see in /etc.
 //
-// Everything of a pod is below one directory, which belongs below /run:
+// Everything of a pod is below one directory, which belongs below /run and is a mount of its own:
 //
 //	ns/net ns/ipc ns/uts ns/user   pinned namespaces, those that the pod has of its own
 //	shm                            a tmpfs

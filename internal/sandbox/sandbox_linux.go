@@ -34,6 +34,9 @@ func makeSandbox(dir string, o Options) (err error) {
 			err = errors.Join(fmt.Errorf("cannot make sandbox: %w", err), remove(dir))
 		}
 	}()
+	if err := mountOwn(dir); err != nil {
+		return err
+	}
 	for name, data := range o.Files {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			return err
@@ -45,6 +48,21 @@ func makeSandbox(dir string, o Options) (err error) {
 		}
 	}
 	return makeNamespaces(dir, o)
+}
+
+// ownSize bounds a sandbox's files in bytes.
+const ownSize = 32 << 20
+
+// mountOwn makes dir a file system of its own: each unmounting waits for all processors of the host, and this way one is enough for
+// all that is mounted below.
+func mountOwn(dir string) error {
+	if err := unix.Mount("sandbox", dir, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("mode=711,size=%d", ownSize)); err != nil {
+		return fmt.Errorf("cannot mount the sandbox's directory: %w", err)
+	}
+	if err := unix.Mount("", dir, "", unix.MS_PRIVATE, ""); err != nil { // what is below is nobody else's
+		return fmt.Errorf("cannot mount the sandbox's directory: %w", err)
+	}
+	return nil
 }
 
 func mountShm(dir string, o Options) error {
@@ -104,27 +122,15 @@ func alive(dir string, kinds []string) bool {
 }
 
 func remove(dir string) error {
-	pins, err := os.ReadDir(filepath.Join(dir, "ns"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot remove sandbox: %w", err)
-	}
-	mounts := []string{ShmPath(dir)}
-	for _, p := range pins {
-		mounts = append(mounts, NamespacePath(dir, p.Name()))
-	}
-	for _, target := range mounts {
-		for {
-			err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-			if err == nil {
-				continue // perhaps another is underneath
-			}
-			if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
-				break
-			}
-			return fmt.Errorf("cannot remove sandbox: cannot unmount %s: %w", target, err)
+	for {
+		err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			break
+		} else if err != nil {
+			return fmt.Errorf("cannot remove sandbox: cannot unmount %s: %w", dir, err)
 		}
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) { // it is empty below its mount
 		return fmt.Errorf("cannot remove sandbox: %w", err)
 	}
 	return nil
