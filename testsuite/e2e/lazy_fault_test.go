@@ -37,7 +37,7 @@ func TestLazyRegistryMisbehaves(t *testing.T) {
 	}
 	for i, name := range slices.Sorted(maps.Keys(cases)) {
 		t.Run(name, func(t *testing.T) {
-			l := pushLazy(t, r, uint64(1000+i))
+			l := pushLazy(t, r, uint64(1000+i), 0)
 			d.slipway(t, "pull", l.ref)
 			match := registry.Match{Method: "GET", Path: "/blobs/", Digest: l.data, Times: 2}
 			if name == "storage that ends" {
@@ -58,7 +58,7 @@ func TestLazyRegistryMisbehaves(t *testing.T) {
 // TestLazyCorruptLayer is criterion 12: what is not the layer fails in its file alone, and is never seen.
 func TestLazyCorruptLayer(t *testing.T) {
 	r, d := registry.Start(t), startLazy(t)
-	l := pushLazy(t, r, 12)
+	l := pushLazy(t, r, 12, 0)
 	good := r.Blob(l.data)
 	bad := slices.Clone(good)
 	for i := len(bad) * 9 / 10; i < len(bad)*9/10+100; i++ { // in one of the big files, before the table of contents
@@ -87,7 +87,7 @@ func TestLazyCorruptLayer(t *testing.T) {
 // TestLazyCredentials is criterion 14: tokens run out in mid-read, and what gets new ones survives a restart of everything.
 func TestLazyCredentials(t *testing.T) {
 	r, d := registry.Start(t), startLazy(t)
-	l := pushLazy(t, r, 14)
+	l := pushLazy(t, r, 14, 0)
 	r.RequireToken(registry.Token{Username: "me", Password: "secret", Uses: 3})
 	d.slipway(t, "pull", "-u", "me:secret", l.ref)
 	if out := d.slipway(t, "run", "--rm", l.ref, "sh", "-c", "sha256sum </data/file03"); !strings.HasPrefix(out, l.hash("data/file03")) {
@@ -104,7 +104,7 @@ func TestLazyCredentials(t *testing.T) {
 // TestLazyOutage is criterion 17: without the registry what is here is read, what is not waits, then fails, and recovers.
 func TestLazyOutage(t *testing.T) {
 	r, d := registry.Start(t), startLazy(t)
-	l := pushLazy(t, r, 17)
+	l := pushLazy(t, r, 17, far)
 	id := name(t)
 	d.slipway(t, "run", "-d", "--name", id, l.ref, "sleep", "1000")
 	read := func(file string) (string, error) {
@@ -149,7 +149,7 @@ func TestLazyOutage(t *testing.T) {
 // they need here.
 func TestLazyStartWithoutRegistry(t *testing.T) {
 	r, d := registry.Start(t), startLazy(t)
-	read, unread := pushLazy(t, r, 18), pushLazy(t, r, 19)
+	read, unread := pushLazy(t, r, 18, far), pushLazy(t, r, 19, far)
 	d.expectSum(t, read)
 	d.slipway(t, "pull", unread.ref)
 	_, server := d.fuse() // one that ends by itself has written all that it keeps
@@ -176,7 +176,7 @@ func TestLazyStartWithoutRegistry(t *testing.T) {
 // and again; no read fails or differs.
 func TestLazyKills(t *testing.T) {
 	r, d := registry.Start(t), startLazy(t)
-	l := pushLazy(t, r, 20)
+	l := pushLazy(t, r, 20, 0)
 	r.Fault(registry.Match{Method: "GET", Digest: l.data}, registry.Slow(8<<10, 1e6)) // so that kills meet reads
 	id := name(t)
 	d.slipway(t, "run", "-d", "--name", id, l.ref, "sh", "-c", `n=0; while sum=$(`+hashAll+`); do
@@ -221,7 +221,7 @@ func TestLazyKills(t *testing.T) {
 // TestLazyAllKilled is criterion 20: without keeper and server what is mounted says so, and a restart puts it right for new containers.
 func TestLazyAllKilled(t *testing.T) {
 	r, d := registry.Start(t), startLazy(t)
-	l := pushLazy(t, r, 21)
+	l := pushLazy(t, r, 21, 0)
 	id := name(t)
 	d.slipway(t, "run", "-d", "--name", id, l.ref, "sh", "-c", `while sum=$(`+hashAll+`); do [ "$sum" = `+l.sum()+` ] || { echo "differs: $sum"; exit 1; }; done; exit 2`)
 	d.killAll(t)
@@ -247,7 +247,7 @@ func TestLazyNoRoom(t *testing.T) {
 			t.Skip("cannot mount a tmpfs: ", err)
 		}
 	})
-	l := pushLazy(t, r, 22)
+	l := pushLazy(t, r, 22, 0)
 	d.expectSum(t, l)
 	forgetPages(t)
 	d.expectSum(t, l)

@@ -32,6 +32,9 @@ background = false
 deadline = "2s"
 `
 
+// far is more than is fetched at once.
+const far = 4 << 20
+
 // startLazy starts a daemon that pulls nothing but what is read.
 func startLazy(t *testing.T) *daemon {
 	t.Helper()
@@ -49,8 +52,9 @@ type lazyImage struct {
 	files map[string][]byte
 }
 
-// pushLazy pushes an image whose files are the same for the same seed only: daemons share equal files between images.
-func pushLazy(t *testing.T, r *registry.Registry, seed uint64) *lazyImage {
+// pushLazy pushes an image whose files are the same for the same seed only: daemons share equal files between images. Ballast is
+// that many bytes of another file between the first files and the last, so that not all of them are fetched together.
+func pushLazy(t *testing.T, r *registry.Registry, seed uint64, size int) *lazyImage {
 	t.Helper()
 	img, err := ociimage.Busybox()
 	if err != nil {
@@ -66,8 +70,8 @@ func pushLazy(t *testing.T, r *registry.Registry, seed uint64) *lazyImage {
 		name := fmt.Sprintf("data/file%02d", i)
 		files = append(files, ociimage.Regular(name, 0o644, string(body)))
 		l.files[name] = body
-		if i == 11 { // far from those before, for a unit of fetching
-			ballast := make([]byte, 4<<20)
+		if i == 11 {
+			ballast := make([]byte, size)
 			_, _ = random.Read(ballast)
 			files = append(files, ociimage.Regular("ballast", 0o644, string(ballast)))
 		}
@@ -124,7 +128,7 @@ func (d *daemon) expectSum(t *testing.T, l *lazyImage) {
 // TestLazyStart runs a container of an image of which little is here, and looks at what was fetched.
 func TestLazyStart(t *testing.T) {
 	r, d := registry.Start(t), startLazy(t)
-	l := pushLazy(t, r, 1)
+	l := pushLazy(t, r, 1, far)
 	if out := d.slipway(t, "run", "--rm", l.ref, "head", "-c", "3", "/data/file00"); out != string(l.files["data/file00"][:3]) {
 		t.Errorf("the first bytes are %q", out)
 	}
@@ -182,7 +186,7 @@ func TestLazySharedFiles(t *testing.T) {
 // TestLazyCycles is criterion 26: two images with other content under the same names, in turn.
 func TestLazyCycles(t *testing.T) {
 	r, d := registry.Start(t), startLazy(t)
-	images := []*lazyImage{pushLazy(t, r, 26), pushLazy(t, r, 27)}
+	images := []*lazyImage{pushLazy(t, r, 26, 0), pushLazy(t, r, 27, 0)}
 	cycles := 12
 	if soak {
 		cycles = 300
