@@ -22,6 +22,8 @@ type ConvertOptions struct {
 	Platforms []string // os/arch[/variant]; all that are in the daemon whole when empty
 	// First are files that starts need, in order; they come first in their layers. Of estargz only.
 	First []string
+	// FirstProfiled puts first what starts of the image have read that the daemon has recorded. NOT_FOUND when there was none.
+	FirstProfiled bool
 	// Progress is called from one goroutine until Convert returns, with events converting, exists, kept and done of layers.
 	Progress func(Progress)
 }
@@ -43,7 +45,7 @@ func (c *Client) Convert(ctx context.Context, source, target string, o ConvertOp
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := slipwayapi.NewImagesClient(c.conn).Convert(ctx, &slipwayapi.ConvertRequest{
-		Source: source, Target: parsed.String(), Format: o.Format, Platforms: o.Platforms, First: o.First,
+		Source: source, Target: parsed.String(), Format: o.Format, Platforms: o.Platforms, First: o.First, FirstProfiled: o.FirstProfiled,
 	})
 	if err != nil {
 		return Converted{}, err

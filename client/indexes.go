@@ -16,10 +16,11 @@ type PushIndexesOptions struct {
 
 // PushedIndexes is what was published.
 type PushedIndexes struct {
-	Digest  string // of the artifact
-	Size    int64  // bytes of all indexes
-	Layers  []string
-	Without map[string]string // layers by digest that have no index, and why
+	Digest   string // of the artifact
+	Size     int64  // bytes of all indexes
+	Layers   []string
+	Without  map[string]string // layers by digest that have no index, and why
+	Profiles int               // start profiles that were published too
 }
 
 // PushIndexes publishes, beside the image of that full name in its registry, what the daemon knows of its layers. Of Slipway's daemon only.
@@ -30,5 +31,5 @@ func (c *Client) PushIndexes(ctx context.Context, name string, o PushIndexesOpti
 	if err != nil {
 		return PushedIndexes{}, err
 	}
-	return PushedIndexes{r.Digest, r.Size, r.Layers, r.Without}, nil
+	return PushedIndexes{r.Digest, r.Size, r.Layers, r.Without, int(r.Profiles)}, nil
 }

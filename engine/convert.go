@@ -20,6 +20,7 @@ type ConvertOptions struct {
 	Format         convert.Format
 	Platforms      []ocispec.Platform // empty for all that are here whole
 	First          []string           // files that starts need, in order
+	FirstProfiled  bool               // as First, those that recorded starts of Source have read
 	Progress       image.ProgressFunc
 }
 
@@ -40,6 +41,11 @@ func (e *Engine) Convert(ctx context.Context, sc Scope, o ConvertOptions) (Conve
 	img, err := e.GetImage(ctx, sc.Namespace, o.Source)
 	if err != nil {
 		return Converted{}, err
+	}
+	if o.FirstProfiled {
+		if o.First, err = e.startFiles(ctx, sc.Namespace, o.Source); err != nil {
+			return Converted{}, err
+		}
 	}
 	temp := filepath.Join(e.root, "convert")
 	if err := os.MkdirAll(temp, 0o700); err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/slipwayd/slipway/content"
 	"github.com/slipwayd/slipway/image/lazyindex"
 	"github.com/slipwayd/slipway/image/registry"
+	"github.com/slipwayd/slipway/image/startprofile"
 	"github.com/slipwayd/slipway/internal/opaque"
 	"github.com/slipwayd/slipway/metadata"
 	"github.com/slipwayd/slipway/shim"
@@ -65,8 +66,9 @@ type Parts struct {
 	Registry      *registry.Client  // nil for one with defaults
 	Indexes       *lazyindex.Finder // nil: only layers with a table of contents of their own are pulled lazily
 	Lazy          LazyOptions
-	Root          string // persistent files
-	State         string // files that end with a reboot
+	Profiles      *startprofile.Store // nil: what starts read is not recorded
+	Root          string              // persistent files
+	State         string              // files that end with a reboot
 	Log           *slog.Logger
 	GCDelay       time.Duration // from the last deletion to collection, 0 for a second
 	GCInterval    time.Duration // between looks for what has expired, 0 for an hour
@@ -90,9 +92,10 @@ type Engine struct {
 	drivers       map[string]storage.Driver
 	defaultDriver string
 	tasks         Tasks
-	registry      *registry.Client  // transfer.go
-	indexes       *lazyindex.Finder // lazy.go
-	lazy          LazyOptions       // lazy.go
+	registry      *registry.Client    // transfer.go
+	indexes       *lazyindex.Finder   // lazy.go
+	lazy          LazyOptions         // lazy.go
+	profiles      *startprofile.Store // lazy_profile.go
 	root, state   string
 	log           *slog.Logger
 
@@ -101,10 +104,14 @@ type Engine struct {
 	locks    keyLocks               // lock.go: "snapshot/…", "blob/…"
 	trash    *trash                 // trash.go: layers and blobs without a record, being removed
 	gc       *gcRunner              // gc.go
+	pulls    pullCounts             // metrics.go
 	memory   *breather              // memory.go
 	filler   *filler                // lazy_fill.go: lazily pulled layers, being brought here
 
 	uuidMu sync.Mutex // introspect.go
+
+	recordedMu sync.Mutex      // lazy_record.go
+	recorded   map[string]bool // layers whose use is being noted
 
 	stop context.CancelFunc // ends background work
 	bg   sync.WaitGroup     // background work, begun with e.background
@@ -132,7 +139,7 @@ func New(p Parts) (*Engine, error) {
 	}
 	e := &Engine{
 		db: p.DB, blobs: p.Content, drivers: p.Drivers, defaultDriver: p.DefaultDriver, tasks: p.Tasks,
-		indexes: p.Indexes, lazy: p.Lazy.withDefaults(), root: p.Root, state: p.State, log: p.Log,
+		indexes: p.Indexes, lazy: p.Lazy.withDefaults(), profiles: p.Profiles, recorded: map[string]bool{}, root: p.Root, state: p.State, log: p.Log,
 		events: newBroker(p.EventField), watchers: map[string]func(Event){},
 	}
 	if e.registry = p.Registry; e.registry == nil {

@@ -45,8 +45,9 @@ type PushIndexesOptions struct {
 // PushedIndexes is what was published.
 type PushedIndexes struct {
 	Artifact ocispec.Descriptor
-	Size     int64 // bytes of the indexes
+	Size     int64 // bytes of the indexes and profiles
 	Layers   []digest.Digest
+	Profiles int                      // start profiles that are published too
 	Without  map[digest.Digest]string // layers that have no index, and why
 }
 
@@ -98,10 +99,17 @@ func (e *Engine) PushIndexes(ctx context.Context, sc Scope, o PushIndexesOptions
 		documents = append(documents, lazyindex.Document{Layer: d.Digest, Index: document})
 		p.Layers, p.Size = append(p.Layers, d.Digest), p.Size+int64(len(document))
 	}
-	if len(documents) == 0 {
-		return p, fmt.Errorf("no layer of %s has an index to publish: %w", img.Name, errdefs.ErrNotFound)
+	profiles, err := e.publishedProfiles(desc.Digest)
+	if err != nil {
+		return p, err
 	}
-	if p.Artifact, err = lazyindex.Publish(ctx, remote, desc, documents, nil, key); err != nil {
+	for _, profile := range profiles {
+		p.Profiles, p.Size = p.Profiles+1, p.Size+int64(len(profile.Data))
+	}
+	if len(documents)+len(profiles) == 0 {
+		return p, fmt.Errorf("no layer of %s has an index to publish, and no start of it was recorded: %w", img.Name, errdefs.ErrNotFound)
+	}
+	if p.Artifact, err = lazyindex.Publish(ctx, remote, desc, documents, profiles, key); err != nil {
 		return p, fmt.Errorf("cannot publish indexes of %s: %w", img.Name, err)
 	}
 	return p, nil
@@ -123,4 +131,21 @@ func (e *Engine) indexOf(ctx context.Context, store image.Store, d ocispec.Descr
 		return own.Get(d.Digest)
 	}
 	return document, err
+}
+
+// publishedProfiles answers the start profiles of an image as they are published.
+func (e *Engine) publishedProfiles(img digest.Digest) ([]lazyindex.Profile, error) {
+	if e.profiles == nil {
+		return nil, nil
+	}
+	var out []lazyindex.Profile
+	for _, p := range e.profiles.List(img) {
+		p.Origin = ""
+		data, err := p.Marshal()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, lazyindex.Profile{Name: p.Args, Data: data})
+	}
+	return out, nil
 }

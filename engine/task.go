@@ -76,7 +76,10 @@ func (e *Engine) CreateTask(ctx context.Context, sc Scope, o TaskOptions) (uint3
 		defer remove()
 		create.Checkpoint = dir
 	}
-	return e.tasks.Create(ctx, create)
+	start := e.beforeStart(ctx, sc, c)
+	pid, err := e.tasks.Create(ctx, create)
+	start.created(err)
+	return pid, err
 }
 
 // rootfs answers the mounts of a container's snapshot.

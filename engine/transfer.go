@@ -43,7 +43,8 @@ type PullOptions struct {
 
 // Pull fetches an image, unpacks it as asked and records it. What it makes is held by the scope's lease, or by one of its own until
 // the record is there. A pull that was cut short by anything is resumed by the next.
-func (e *Engine) Pull(ctx context.Context, sc Scope, o PullOptions) ([]metadata.Image, error) {
+func (e *Engine) Pull(ctx context.Context, sc Scope, o PullOptions) (_ []metadata.Image, err error) {
+	defer e.pulls.begin(&err)()
 	sc, release, err := e.transferScope(ctx, sc)
 	if err != nil {
 		return nil, err
@@ -54,7 +55,8 @@ func (e *Engine) Pull(ctx context.Context, sc Scope, o PullOptions) ([]metadata.
 		return nil, err
 	}
 	lazy := e.newLazyPull(mode, &o.Remote)
-	defer lazy.close()
+	closing := lazy.close
+	defer func() { closing() }()
 	pull := image.PullOptions{
 		Ref: o.Ref, Registry: e.registry, Remote: o.Remote, Store: e.imageStore(sc),
 		Platforms: o.Platforms, AllPlatforms: o.AllPlatforms, Progress: o.Progress,
@@ -78,6 +80,9 @@ func (e *Engine) Pull(ctx context.Context, sc Scope, o PullOptions) ([]metadata.
 		return nil, err
 	}
 	defer e.filler.poke()
+	if len(o.Unpacks) > 0 {
+		closing = func() { e.bg.Go(func() { e.ahead(sc, o.Unpacks[0], result.Target, lazy) }) }
+	}
 	for _, u := range rest {
 		if err := e.unpack(ctx, sc, o.Ref, result.Target, u, o.Progress); err != nil {
 			return nil, err

@@ -40,7 +40,7 @@ func (s *images) Convert(r *slipwayv1.ConvertRequest, stream grpc.ServerStreamin
 		wanted = append(wanted, p)
 	}
 	made, err := s.engine.Convert(stream.Context(), sc, engine.ConvertOptions{
-		Source: r.Source, Target: r.Target, Format: convert.Format(r.Format), Platforms: wanted, First: r.First,
+		Source: r.Source, Target: r.Target, Format: convert.Format(r.Format), Platforms: wanted, First: r.First, FirstProfiled: r.FirstProfiled,
 		Progress: func(p image.Progress) {
 			// A client that is gone ends the conversion by its context.
 			_ = stream.Send(&slipwayv1.ConvertResponse{Progress: &slipwayv1.ConvertProgress{

@@ -35,7 +35,7 @@ func (s *images) PushIndexes(ctx context.Context, r *slipwayv1.PushIndexesReques
 	if err != nil {
 		return nil, err
 	}
-	answer := &slipwayv1.PushIndexesResponse{Digest: p.Artifact.Digest.String(), Size: p.Size, Without: map[string]string{}}
+	answer := &slipwayv1.PushIndexesResponse{Digest: p.Artifact.Digest.String(), Size: p.Size, Profiles: int32(p.Profiles), Without: map[string]string{}}
 	for _, d := range p.Layers {
 		answer.Layers = append(answer.Layers, d.String())
 	}

@@ -3,6 +3,7 @@ package slipway
 import (
 	"context"
 
+	"github.com/slipwayd/slipway/api/containerd"
 	slipwayv1 "github.com/slipwayd/slipway/api/slipway/v1"
 	"github.com/slipwayd/slipway/engine"
 )
@@ -39,6 +40,22 @@ func layerToWire(l engine.ImageLayer) *slipwayv1.LazyLayer {
 		w.ReadBytes, w.Reads, w.WaitedReads, w.ReadErrors = z.ReadBytes, z.Reads, z.WaitedReads, z.ReadErrors
 	}
 	return w
+}
+
+func (l *lazy) StartProfiles(ctx context.Context, req *slipwayv1.StartProfilesRequest) (*slipwayv1.StartProfilesResponse, error) {
+	sc, err := scope(ctx)
+	if err != nil {
+		return nil, err
+	}
+	profiles, err := l.engine.StartProfiles(ctx, sc.Namespace, req.Image)
+	if err != nil {
+		return nil, err
+	}
+	resp := &slipwayv1.StartProfilesResponse{}
+	for _, p := range profiles {
+		resp.Profiles = append(resp.Profiles, containerd.StartProfile(p))
+	}
+	return resp, nil
 }
 
 func (l *lazy) Wait(ctx context.Context, req *slipwayv1.LazyWaitRequest) (*slipwayv1.LazyWaitResponse, error) {

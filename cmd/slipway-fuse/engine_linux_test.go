@@ -42,7 +42,7 @@ type node struct {
 }
 
 // startNode begins an engine over what is in dir; its background does nothing by itself.
-func startNode(t *testing.T, dir string) node {
+func startNode(t *testing.T, dir string, change ...func(*engine.Parts)) node {
 	t.Helper()
 	driver := openDriver(t, dir)
 	db, err := metadata.Open(filepath.Join(dir, "metadata.db"), metadata.Options{})
@@ -51,22 +51,26 @@ func startNode(t *testing.T, dir string) node {
 	check(t, err)
 	own, err := lazyindex.Open(filepath.Join(dir, "lazyindex"), 0, slog.New(slog.DiscardHandler))
 	check(t, err)
-	eng, err := engine.New(engine.Parts{
+	parts := engine.Parts{
 		DB: db, Content: blobs, Drivers: map[string]storage.Driver{"overlayfs": driver}, DefaultDriver: "overlayfs", Tasks: noTasks{},
 		Registry: client.New(client.Config{Retries: -1}), Indexes: &lazyindex.Finder{Own: own, Log: slog.New(slog.DiscardHandler)},
 		Lazy: engine.LazyOptions{Delay: -1, Minimum: 1}, Root: dir, State: filepath.Join(dir, "run"),
-	})
+	}
+	for _, fn := range change {
+		fn(&parts)
+	}
+	eng, err := engine.New(parts)
 	check(t, err)
 	check(t, eng.Start(t.Context()))
 	return node{eng, own}
 }
 
 // newNode is startNode in a new directory, which is cleaned up in the end.
-func newNode(t *testing.T) node {
+func newNode(t *testing.T, change ...func(*engine.Parts)) node {
 	t.Helper()
 	dir := memoryDir(t)
 	t.Cleanup(func() { endKeeper(t, filepath.Join(dir, "state")) })
-	n := startNode(t, dir)
+	n := startNode(t, dir, change...)
 	t.Cleanup(func() { check(t, n.Close()) })
 	return n
 }

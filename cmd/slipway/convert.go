@@ -17,8 +17,8 @@ import (
 )
 
 func (a *app) imageCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "image", Short: "Convert images so that they start before they have landed", Args: cobra.NoArgs}
-	cmd.AddCommand(a.convertCmd(), a.optimizeCmd(), a.indexCmd())
+	cmd := &cobra.Command{Use: "image", Short: "Work with images that start before they have landed", Args: cobra.NoArgs}
+	cmd.AddCommand(a.convertCmd(), a.optimizeCmd(), a.indexCmd(), a.profileCmd(), a.waitCmd())
 	return cmd
 }
 
@@ -49,21 +49,23 @@ func (a *app) optimizeCmd() *cobra.Command {
 	var paths string
 	o := client.ConvertOptions{Format: "estargz"}
 	cmd := &cobra.Command{
-		Use: "optimize --paths FILE SOURCE TARGET", Short: "Convert to estargz with the files that a start needs in front", Args: cobra.ExactArgs(2),
+		Use: "optimize [--paths FILE] SOURCE TARGET", Short: "Convert to estargz with the files that a start needs in front", Args: cobra.ExactArgs(2),
 		Long: `Make of the image SOURCE, which has been pulled, the image TARGET in estargz, in whose layers the files that a start
-needs come first. Whoever pulls it lazily fetches those at once.`,
+needs come first. Whoever pulls it lazily fetches those at once. Without --paths they are those that starts of SOURCE have read
+on this host while it was used lazily (slipway image profile).`,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if o.First, err = a.readPaths(paths); err != nil {
-				return err
+			if o.FirstProfiled = paths == ""; !o.FirstProfiled {
+				if o.First, err = a.readPaths(paths); err != nil {
+					return err
+				}
 			}
 			return a.convert(cmd.Context(), args[0], args[1], quiet, o)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&paths, "paths", "", "file with a path a line, in the order they are needed; - for standard input")
+	f.StringVar(&paths, "paths", "", "file with a path a line, in the order they are needed; - for standard input; what starts have read if not given")
 	f.StringSliceVar(&o.Platforms, "platform", nil, "os/arch[/variant] to convert; all that are here if not given")
 	f.BoolVarP(&quiet, "quiet", "q", false, "print the image's name only")
-	_ = cmd.MarkFlagRequired("paths") // there is such a flag
 	return cmd
 }
 

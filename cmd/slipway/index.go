@@ -22,7 +22,7 @@ func (a *app) indexPushCmd() *cobra.Command {
 	var key, user string
 	var o client.PushIndexesOptions
 	cmd := &cobra.Command{
-		Use: "push IMAGE", Short: "Publish the indexes of an image's layers beside it in its registry", Args: cobra.ExactArgs(1),
+		Use: "push IMAGE", Short: "Publish the indexes of an image's layers, and what its starts read, beside it in its registry", Args: cobra.ExactArgs(1),
 		Long: `Publish what this host recorded of the layers of IMAGE when it pulled them, as an artifact beside the image in its registry.
 The image itself stays as it is. Hosts that trust the key (lazy.trust_keys in slipwayd's configuration) then start it before it has
 landed, also the first time.`,
@@ -47,7 +47,7 @@ landed, also the first time.`,
 				for _, layer := range slices.Sorted(maps.Keys(p.Without)) {
 					fmt.Fprintf(a.err, "layer %s has no index: %s\n", layer, p.Without[layer])
 				}
-				fmt.Fprintf(a.err, "published indexes of %d layers, %s\n", len(p.Layers), size(p.Size))
+				fmt.Fprintf(a.err, "published indexes of %d layers and %d start profiles, %s\n", len(p.Layers), p.Profiles, size(p.Size))
 				fmt.Fprintln(a.out, p.Digest)
 				return nil
 			})

@@ -16,6 +16,7 @@ import (
 	"github.com/slipwayd/slipway/engine"
 	"github.com/slipwayd/slipway/engine/pods"
 	"github.com/slipwayd/slipway/image/registry"
+	"github.com/slipwayd/slipway/image/startprofile"
 	"github.com/slipwayd/slipway/metadata"
 	"github.com/slipwayd/slipway/shim"
 	"github.com/slipwayd/slipway/storage"
@@ -92,6 +93,10 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
+	profiles, err := startprofile.Open(filepath.Join(c.Root, "startprofiles"), log)
+	if err != nil {
+		return nil, err
+	}
 	blobs, err := content.Open(filepath.Join(c.Root, "content"))
 	if err != nil {
 		return nil, err
@@ -123,7 +128,7 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 		Registry: registry.New(registry.Config{
 			HostsDirs: filepath.SplitList(c.Registry.ConfigPath), Credentials: registry.DockerCredentials(""), UserAgent: "slipway/" + version,
 		}),
-		Indexes: indexes, Lazy: lazyOptions(c),
+		Indexes: indexes, Lazy: lazyOptions(c), Profiles: profiles,
 		Root: c.Root, State: c.State, Log: log, EventField: containerd.EventField,
 		GCDelay: c.GC.Delay.Duration, GCInterval: c.GC.Interval.Duration,
 	})

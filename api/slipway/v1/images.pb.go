@@ -23,11 +23,12 @@ const (
 
 type ConvertRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`       // name of an image whose content is here
-	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`       // name to record; one that is there gets the new image
-	Format        string                 `protobuf:"bytes,3,opt,name=format,proto3" json:"format,omitempty"`       // "estargz" or "zstd:chunked"
-	Platforms     []string               `protobuf:"bytes,4,rep,name=platforms,proto3" json:"platforms,omitempty"` // os/arch[/variant]; empty for all that are here whole
-	First         []string               `protobuf:"bytes,5,rep,name=first,proto3" json:"first,omitempty"`         // files that starts need, in order: put first in their layers (estargz)
+	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`                                     // name of an image whose content is here
+	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`                                     // name to record; one that is there gets the new image
+	Format        string                 `protobuf:"bytes,3,opt,name=format,proto3" json:"format,omitempty"`                                     // "estargz" or "zstd:chunked"
+	Platforms     []string               `protobuf:"bytes,4,rep,name=platforms,proto3" json:"platforms,omitempty"`                               // os/arch[/variant]; empty for all that are here whole
+	First         []string               `protobuf:"bytes,5,rep,name=first,proto3" json:"first,omitempty"`                                       // files that starts need, in order: put first in their layers (estargz)
+	FirstProfiled bool                   `protobuf:"varint,6,opt,name=first_profiled,json=firstProfiled,proto3" json:"first_profiled,omitempty"` // instead of first: what recorded starts of source have read
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -95,6 +96,13 @@ func (x *ConvertRequest) GetFirst() []string {
 		return x.First
 	}
 	return nil
+}
+
+func (x *ConvertRequest) GetFirstProfiled() bool {
+	if x != nil {
+		return x.FirstProfiled
+	}
+	return false
 }
 
 type ConvertResponse struct {
@@ -383,6 +391,7 @@ type PushIndexesResponse struct {
 	Size          int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`                                                                                // of all that was published, in bytes
 	Layers        []string               `protobuf:"bytes,3,rep,name=layers,proto3" json:"layers,omitempty"`                                                                             // digests of those that have an index now
 	Without       map[string]string      `protobuf:"bytes,4,rep,name=without,proto3" json:"without,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // layers by digest that have none, and why
+	Profiles      int32                  `protobuf:"varint,5,opt,name=profiles,proto3" json:"profiles,omitempty"`                                                                        // start profiles that were published too
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -445,18 +454,26 @@ func (x *PushIndexesResponse) GetWithout() map[string]string {
 	return nil
 }
 
+func (x *PushIndexesResponse) GetProfiles() int32 {
+	if x != nil {
+		return x.Profiles
+	}
+	return 0
+}
+
 var File_api_slipway_v1_images_proto protoreflect.FileDescriptor
 
 const file_api_slipway_v1_images_proto_rawDesc = "" +
 	"\n" +
 	"\x1bapi/slipway/v1/images.proto\x12\n" +
-	"slipway.v1\"\x8c\x01\n" +
+	"slipway.v1\"\xb3\x01\n" +
 	"\x0eConvertRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x16\n" +
 	"\x06format\x18\x03 \x01(\tR\x06format\x12\x1c\n" +
 	"\tplatforms\x18\x04 \x03(\tR\tplatforms\x12\x14\n" +
-	"\x05first\x18\x05 \x03(\tR\x05first\"\x7f\n" +
+	"\x05first\x18\x05 \x03(\tR\x05first\x12%\n" +
+	"\x0efirst_profiled\x18\x06 \x01(\bR\rfirstProfiled\"\x7f\n" +
 	"\x0fConvertResponse\x127\n" +
 	"\bprogress\x18\x01 \x01(\v2\x1b.slipway.v1.ConvertProgressR\bprogress\x123\n" +
 	"\tconverted\x18\x02 \x01(\v2\x15.slipway.v1.ConvertedR\tconverted\"m\n" +
@@ -482,12 +499,13 @@ const file_api_slipway_v1_images_proto_rawDesc = "" +
 	"\x04user\x18\x04 \x01(\tR\x04user\x12\x16\n" +
 	"\x06secret\x18\x05 \x01(\tR\x06secret\x12\x1d\n" +
 	"\n" +
-	"plain_http\x18\x06 \x01(\bR\tplainHttp\"\xdd\x01\n" +
+	"plain_http\x18\x06 \x01(\bR\tplainHttp\"\xf9\x01\n" +
 	"\x13PushIndexesResponse\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x16\n" +
 	"\x06layers\x18\x03 \x03(\tR\x06layers\x12F\n" +
-	"\awithout\x18\x04 \x03(\v2,.slipway.v1.PushIndexesResponse.WithoutEntryR\awithout\x1a:\n" +
+	"\awithout\x18\x04 \x03(\v2,.slipway.v1.PushIndexesResponse.WithoutEntryR\awithout\x12\x1a\n" +
+	"\bprofiles\x18\x05 \x01(\x05R\bprofiles\x1a:\n" +
 	"\fWithoutEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\x9e\x01\n" +

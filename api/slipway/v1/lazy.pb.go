@@ -362,6 +362,204 @@ func (*LazyWaitResponse) Descriptor() ([]byte, []int) {
 	return file_api_slipway_v1_lazy_proto_rawDescGZIP(), []int{4}
 }
 
+type StartProfilesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartProfilesRequest) Reset() {
+	*x = StartProfilesRequest{}
+	mi := &file_api_slipway_v1_lazy_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartProfilesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartProfilesRequest) ProtoMessage() {}
+
+func (x *StartProfilesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_slipway_v1_lazy_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartProfilesRequest.ProtoReflect.Descriptor instead.
+func (*StartProfilesRequest) Descriptor() ([]byte, []int) {
+	return file_api_slipway_v1_lazy_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StartProfilesRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+type StartProfilesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Profiles      []*StartProfile        `protobuf:"bytes,1,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartProfilesResponse) Reset() {
+	*x = StartProfilesResponse{}
+	mi := &file_api_slipway_v1_lazy_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartProfilesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartProfilesResponse) ProtoMessage() {}
+
+func (x *StartProfilesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_slipway_v1_lazy_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartProfilesResponse.ProtoReflect.Descriptor instead.
+func (*StartProfilesResponse) Descriptor() ([]byte, []int) {
+	return file_api_slipway_v1_lazy_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *StartProfilesResponse) GetProfiles() []*StartProfile {
+	if x != nil {
+		return x.Profiles
+	}
+	return nil
+}
+
+// StartProfile is what starts of an image with one command line read, of layers that were not here. It is also the payload of the
+// events /images/profile/record and /images/profile/replay.
+type StartProfile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`        // digest of the manifest
+	Command       string                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`    // name of the program
+	Args          string                 `protobuf:"bytes,3,opt,name=args,proto3" json:"args,omitempty"`          // hash of the command line
+	Origin        string                 `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`      // where it comes from; empty for this host
+	Starts        int32                  `protobuf:"varint,5,opt,name=starts,proto3" json:"starts,omitempty"`     // it is made of so many
+	Recorded      int64                  `protobuf:"varint,6,opt,name=recorded,proto3" json:"recorded,omitempty"` // when the last of them was, in Unix seconds
+	Layers        int32                  `protobuf:"varint,7,opt,name=layers,proto3" json:"layers,omitempty"`
+	Files         int32                  `protobuf:"varint,8,opt,name=files,proto3" json:"files,omitempty"`
+	Bytes         int64                  `protobuf:"varint,9,opt,name=bytes,proto3" json:"bytes,omitempty"` // of those files, without files that are wanted whole
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartProfile) Reset() {
+	*x = StartProfile{}
+	mi := &file_api_slipway_v1_lazy_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartProfile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartProfile) ProtoMessage() {}
+
+func (x *StartProfile) ProtoReflect() protoreflect.Message {
+	mi := &file_api_slipway_v1_lazy_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartProfile.ProtoReflect.Descriptor instead.
+func (*StartProfile) Descriptor() ([]byte, []int) {
+	return file_api_slipway_v1_lazy_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *StartProfile) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *StartProfile) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *StartProfile) GetArgs() string {
+	if x != nil {
+		return x.Args
+	}
+	return ""
+}
+
+func (x *StartProfile) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *StartProfile) GetStarts() int32 {
+	if x != nil {
+		return x.Starts
+	}
+	return 0
+}
+
+func (x *StartProfile) GetRecorded() int64 {
+	if x != nil {
+		return x.Recorded
+	}
+	return 0
+}
+
+func (x *StartProfile) GetLayers() int32 {
+	if x != nil {
+		return x.Layers
+	}
+	return 0
+}
+
+func (x *StartProfile) GetFiles() int32 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *StartProfile) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 var File_api_slipway_v1_lazy_proto protoreflect.FileDescriptor
 
 const file_api_slipway_v1_lazy_proto_rawDesc = "" +
@@ -397,10 +595,25 @@ const file_api_slipway_v1_lazy_proto_rawDesc = "" +
 	"readErrors\"'\n" +
 	"\x0fLazyWaitRequest\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\"\x12\n" +
-	"\x10LazyWaitResponse2\x92\x01\n" +
+	"\x10LazyWaitResponse\",\n" +
+	"\x14StartProfilesRequest\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\"M\n" +
+	"\x15StartProfilesResponse\x124\n" +
+	"\bprofiles\x18\x01 \x03(\v2\x18.slipway.v1.StartProfileR\bprofiles\"\xe2\x01\n" +
+	"\fStartProfile\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\x12\x12\n" +
+	"\x04args\x18\x03 \x01(\tR\x04args\x12\x16\n" +
+	"\x06origin\x18\x04 \x01(\tR\x06origin\x12\x16\n" +
+	"\x06starts\x18\x05 \x01(\x05R\x06starts\x12\x1a\n" +
+	"\brecorded\x18\x06 \x01(\x03R\brecorded\x12\x16\n" +
+	"\x06layers\x18\a \x01(\x05R\x06layers\x12\x14\n" +
+	"\x05files\x18\b \x01(\x05R\x05files\x12\x14\n" +
+	"\x05bytes\x18\t \x01(\x03R\x05bytes2\xe8\x01\n" +
 	"\x04Lazy\x12G\n" +
 	"\x06Layers\x12\x1d.slipway.v1.LazyLayersRequest\x1a\x1e.slipway.v1.LazyLayersResponse\x12A\n" +
-	"\x04Wait\x12\x1b.slipway.v1.LazyWaitRequest\x1a\x1c.slipway.v1.LazyWaitResponseB6Z4github.com/slipwayd/slipway/api/slipway/v1;slipwayv1b\x06proto3"
+	"\x04Wait\x12\x1b.slipway.v1.LazyWaitRequest\x1a\x1c.slipway.v1.LazyWaitResponse\x12T\n" +
+	"\rStartProfiles\x12 .slipway.v1.StartProfilesRequest\x1a!.slipway.v1.StartProfilesResponseB6Z4github.com/slipwayd/slipway/api/slipway/v1;slipwayv1b\x06proto3"
 
 var (
 	file_api_slipway_v1_lazy_proto_rawDescOnce sync.Once
@@ -414,25 +627,31 @@ func file_api_slipway_v1_lazy_proto_rawDescGZIP() []byte {
 	return file_api_slipway_v1_lazy_proto_rawDescData
 }
 
-var file_api_slipway_v1_lazy_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_api_slipway_v1_lazy_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_api_slipway_v1_lazy_proto_goTypes = []any{
-	(*LazyLayersRequest)(nil),  // 0: slipway.v1.LazyLayersRequest
-	(*LazyLayersResponse)(nil), // 1: slipway.v1.LazyLayersResponse
-	(*LazyLayer)(nil),          // 2: slipway.v1.LazyLayer
-	(*LazyWaitRequest)(nil),    // 3: slipway.v1.LazyWaitRequest
-	(*LazyWaitResponse)(nil),   // 4: slipway.v1.LazyWaitResponse
+	(*LazyLayersRequest)(nil),     // 0: slipway.v1.LazyLayersRequest
+	(*LazyLayersResponse)(nil),    // 1: slipway.v1.LazyLayersResponse
+	(*LazyLayer)(nil),             // 2: slipway.v1.LazyLayer
+	(*LazyWaitRequest)(nil),       // 3: slipway.v1.LazyWaitRequest
+	(*LazyWaitResponse)(nil),      // 4: slipway.v1.LazyWaitResponse
+	(*StartProfilesRequest)(nil),  // 5: slipway.v1.StartProfilesRequest
+	(*StartProfilesResponse)(nil), // 6: slipway.v1.StartProfilesResponse
+	(*StartProfile)(nil),          // 7: slipway.v1.StartProfile
 }
 var file_api_slipway_v1_lazy_proto_depIdxs = []int32{
 	2, // 0: slipway.v1.LazyLayersResponse.layers:type_name -> slipway.v1.LazyLayer
-	0, // 1: slipway.v1.Lazy.Layers:input_type -> slipway.v1.LazyLayersRequest
-	3, // 2: slipway.v1.Lazy.Wait:input_type -> slipway.v1.LazyWaitRequest
-	1, // 3: slipway.v1.Lazy.Layers:output_type -> slipway.v1.LazyLayersResponse
-	4, // 4: slipway.v1.Lazy.Wait:output_type -> slipway.v1.LazyWaitResponse
-	3, // [3:5] is the sub-list for method output_type
-	1, // [1:3] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	7, // 1: slipway.v1.StartProfilesResponse.profiles:type_name -> slipway.v1.StartProfile
+	0, // 2: slipway.v1.Lazy.Layers:input_type -> slipway.v1.LazyLayersRequest
+	3, // 3: slipway.v1.Lazy.Wait:input_type -> slipway.v1.LazyWaitRequest
+	5, // 4: slipway.v1.Lazy.StartProfiles:input_type -> slipway.v1.StartProfilesRequest
+	1, // 5: slipway.v1.Lazy.Layers:output_type -> slipway.v1.LazyLayersResponse
+	4, // 6: slipway.v1.Lazy.Wait:output_type -> slipway.v1.LazyWaitResponse
+	6, // 7: slipway.v1.Lazy.StartProfiles:output_type -> slipway.v1.StartProfilesResponse
+	5, // [5:8] is the sub-list for method output_type
+	2, // [2:5] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_api_slipway_v1_lazy_proto_init() }
@@ -446,7 +665,7 @@ func file_api_slipway_v1_lazy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_slipway_v1_lazy_proto_rawDesc), len(file_api_slipway_v1_lazy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

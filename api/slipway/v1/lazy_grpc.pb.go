@@ -19,8 +19,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Lazy_Layers_FullMethodName = "/slipway.v1.Lazy/Layers"
-	Lazy_Wait_FullMethodName   = "/slipway.v1.Lazy/Wait"
+	Lazy_Layers_FullMethodName        = "/slipway.v1.Lazy/Layers"
+	Lazy_Wait_FullMethodName          = "/slipway.v1.Lazy/Wait"
+	Lazy_StartProfiles_FullMethodName = "/slipway.v1.Lazy/StartProfiles"
 )
 
 // LazyClient is the client API for Lazy service.
@@ -33,6 +34,8 @@ type LazyClient interface {
 	Layers(ctx context.Context, in *LazyLayersRequest, opts ...grpc.CallOption) (*LazyLayersResponse, error)
 	// Wait hurries the layers of an image that are still in their registry, and answers when all are here.
 	Wait(ctx context.Context, in *LazyWaitRequest, opts ...grpc.CallOption) (*LazyWaitResponse, error)
+	// StartProfiles lists what is known of starts of an image, the one used last first. NOT_FOUND when there is no such image.
+	StartProfiles(ctx context.Context, in *StartProfilesRequest, opts ...grpc.CallOption) (*StartProfilesResponse, error)
 }
 
 type lazyClient struct {
@@ -63,6 +66,16 @@ func (c *lazyClient) Wait(ctx context.Context, in *LazyWaitRequest, opts ...grpc
 	return out, nil
 }
 
+func (c *lazyClient) StartProfiles(ctx context.Context, in *StartProfilesRequest, opts ...grpc.CallOption) (*StartProfilesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartProfilesResponse)
+	err := c.cc.Invoke(ctx, Lazy_StartProfiles_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LazyServer is the server API for Lazy service.
 // All implementations must embed UnimplementedLazyServer
 // for forward compatibility.
@@ -73,6 +86,8 @@ type LazyServer interface {
 	Layers(context.Context, *LazyLayersRequest) (*LazyLayersResponse, error)
 	// Wait hurries the layers of an image that are still in their registry, and answers when all are here.
 	Wait(context.Context, *LazyWaitRequest) (*LazyWaitResponse, error)
+	// StartProfiles lists what is known of starts of an image, the one used last first. NOT_FOUND when there is no such image.
+	StartProfiles(context.Context, *StartProfilesRequest) (*StartProfilesResponse, error)
 	mustEmbedUnimplementedLazyServer()
 }
 
@@ -88,6 +103,9 @@ func (UnimplementedLazyServer) Layers(context.Context, *LazyLayersRequest) (*Laz
 }
 func (UnimplementedLazyServer) Wait(context.Context, *LazyWaitRequest) (*LazyWaitResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Wait not implemented")
+}
+func (UnimplementedLazyServer) StartProfiles(context.Context, *StartProfilesRequest) (*StartProfilesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartProfiles not implemented")
 }
 func (UnimplementedLazyServer) mustEmbedUnimplementedLazyServer() {}
 func (UnimplementedLazyServer) testEmbeddedByValue()              {}
@@ -146,6 +164,24 @@ func _Lazy_Wait_Handler(srv interface{}, ctx context.Context, dec func(interface
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Lazy_StartProfiles_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartProfilesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LazyServer).StartProfiles(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Lazy_StartProfiles_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LazyServer).StartProfiles(ctx, req.(*StartProfilesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Lazy_ServiceDesc is the grpc.ServiceDesc for Lazy service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -160,6 +196,10 @@ var Lazy_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Wait",
 			Handler:    _Lazy_Wait_Handler,
+		},
+		{
+			MethodName: "StartProfiles",
+			Handler:    _Lazy_StartProfiles_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
