@@ -24,6 +24,7 @@ type gcRunner struct {
 
 	mu      sync.Mutex
 	waiters []chan error
+	counts  GCCounts
 	wake    chan struct{} // holds a token when a run was asked for
 }
 
@@ -60,6 +61,12 @@ func (g *gcRunner) scheduleOrWait(ctx context.Context, wait bool) error {
 	}
 }
 
+func (g *gcRunner) count(fn func(*GCCounts)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	fn(&g.counts)
+}
+
 func (g *gcRunner) takeWaiters() []chan error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -83,7 +90,14 @@ func (g *gcRunner) run(ctx context.Context) {
 		waiters := g.takeWaiters() // before the run: who asks during it gets the next
 		began := time.Now()
 		err := g.collect(ctx, len(waiters) > 0)
-		pause = gcShare * time.Since(began)
+		took := time.Since(began)
+		pause = gcShare * took
+		g.count(func(c *GCCounts) {
+			c.Runs, c.Time = c.Runs+1, c.Time+took
+			if err != nil {
+				c.Failed++
+			}
+		})
 		if err != nil && ctx.Err() == nil {
 			g.e.log.Error("garbage collection failed", "err", err)
 		}
@@ -143,6 +157,9 @@ func (g *gcRunner) collect(ctx context.Context, wait bool) error {
 	for _, r := range found.Removed {
 		g.publish(r)
 	}
+	g.count(func(c *GCCounts) {
+		c.Records, c.Blobs = c.Records+int64(len(found.Removed)), c.Blobs+int64(len(found.Blobs))
+	})
 	if len(found.Removed) > 0 {
 		defer e.memory.work()()
 		e.log.Debug("garbage collected", "records", len(found.Removed), "blobs", len(found.Blobs),

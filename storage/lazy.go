@@ -36,6 +36,8 @@ type Lazy interface {
 	Keep(ctx context.Context, id, file string) error
 	// Lazies describes the layers that are attached, and with detail how they are read.
 	Lazies(ctx context.Context, detail bool) ([]LazyLayer, error)
+	// LazyStats tells what all layers together have fetched and what is kept of it. Unavailable when nothing serves layers.
+	LazyStats(ctx context.Context) (LazyStats, error)
 	// Busy says whether somebody waits for bytes of a registry now, so that less urgent work should pause.
 	Busy(ctx context.Context) bool
 }
@@ -68,6 +70,19 @@ type Credential struct {
 	Password     string `json:"password,omitempty"`
 	RefreshToken string `json:"refreshToken,omitempty"`
 	AccessToken  string `json:"accessToken,omitempty"`
+}
+
+// LazyStats counts since the server of lazy layers started, in bytes where nothing else is said.
+type LazyStats struct {
+	DemandBytes  int64 // of blobs, fetched for readers that waited
+	ProfileBytes int64 // of blobs, fetched for start profiles
+	Requests     int64 // number of requests to registries
+	Failures     int64 // number of those that failed
+
+	CacheBytes   int64 // that the node cache takes now
+	CacheIdle    int64 // of these, what no layer needs
+	CacheEvicted int64 // number of contents that were removed to make room
+	CacheRefused int64 // number of writes that found no room
 }
 
 // LazyLayer is a layer that was attached. Counts are since its server started.

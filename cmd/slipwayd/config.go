@@ -29,6 +29,7 @@ type config struct {
 	Lazy     lazyConfig     `toml:"lazy"`
 	GC       gcConfig       `toml:"gc"`
 	CRI      criConfig      `toml:"cri"`
+	Metrics  metricsConfig  `toml:"metrics"`
 }
 
 type logConfig struct {
@@ -62,6 +63,10 @@ type lazyConfig struct {
 	Passthrough   bool     `toml:"passthrough"`
 	TrustKeys     []string `toml:"trust_keys"`
 	TrustRegistry bool     `toml:"trust_registry"`
+}
+
+type metricsConfig struct {
+	Address string `toml:"address"`
 }
 
 type gcConfig struct {
@@ -188,6 +193,11 @@ trust_registry = false
 delay = "1s"
 # How often expired leases and ingests are looked for when nothing is deleted.
 interval = "1h"
+
+[metrics]
+# Where Prometheus is answered, such as "127.0.0.1:1338" for http://127.0.0.1:1338/metrics; nowhere when empty. Whoever can connect
+# sees the names of namespaces, and how many containers and images they have.
+address = ""
 `, defaultRoot, defaultState, defaultAddress, defaultRegistryConfig) + defaultCRIText
 }
 

@@ -48,6 +48,14 @@ func run(ctx context.Context, c config, reload func() (config, error)) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
+	if c.Metrics.Address != "" {
+		stop, at, err := serveMetrics(c.Metrics.Address, d.engine, log)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = stop() }() // before the engine; what is under way is cut
+		log.Info("serving metrics", "address", at)
+	}
 	failed := make(chan error, 2)
 	go func() { failed <- serveError(c.Address, d.grpc.Serve(sockets.grpc)) }()
 	go func() { failed <- serveError(c.Address+ttrpcSuffix, d.ttrpc.Serve(ctx, sockets.ttrpc)) }()

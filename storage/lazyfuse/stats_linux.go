@@ -4,9 +4,13 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/slipwayd/slipway/storage"
+	"github.com/slipwayd/slipway/storage/lazyfuse/cache"
 	"github.com/slipwayd/slipway/storage/lazyfuse/fetch"
 	"github.com/slipwayd/slipway/storage/lazyfuse/layer"
 	"github.com/slipwayd/slipway/storage/lazyfuse/server/control"
@@ -14,15 +18,39 @@ import (
 
 // Busy implements storage.Lazy. The server fetches only what is waited for and what a start will want.
 func (d *Driver) Busy(ctx context.Context) bool {
+	detail, err := d.detail(ctx)
+	return err == nil && detail.Fetch.InFlight+detail.Fetch.Queued > 0
+}
+
+// detail is what slipway-fuse tells of what its layers share.
+type detail struct {
+	Fetch fetch.Stats
+	Cache cache.Stats
+}
+
+func (d *Driver) detail(ctx context.Context) (shared detail, err error) {
 	stats, err := d.client.Stats(ctx)
+	if err == nil {
+		err = json.Unmarshal(stats.Detail, &shared)
+	}
+	return shared, err
+}
+
+// LazyStats implements storage.Lazy.
+func (d *Driver) LazyStats(ctx context.Context) (storage.LazyStats, error) {
+	if len(d.all()) == 0 && !d.running() {
+		return storage.LazyStats{}, fmt.Errorf("no FUSE server runs: %w", errdefs.ErrUnavailable)
+	}
+	s, err := d.detail(ctx)
 	if err != nil {
-		return false
+		return storage.LazyStats{}, err
 	}
-	var detail struct{ Fetch fetch.Stats }
-	if err := json.Unmarshal(stats.Detail, &detail); err != nil {
-		return false
-	}
-	return detail.Fetch.InFlight+detail.Fetch.Queued > 0
+	f, c := s.Fetch, s.Cache
+	return storage.LazyStats{
+		DemandBytes: f.Demand.Bytes, ProfileBytes: f.Profile.Bytes, Requests: f.Demand.Requests + f.Profile.Requests + f.Background.Requests,
+		Failures:   f.Demand.Failures + f.Profile.Failures + f.Background.Failures,
+		CacheBytes: c.Bytes, CacheIdle: c.Idle, CacheEvicted: c.Evicted, CacheRefused: c.Refused,
+	}, nil
 }
 
 // Lazies implements storage.Lazy, the oldest layer first. When the server does not answer, counts are zero.
