@@ -131,4 +131,3 @@ func find(t Tree, path string) (node int, ok bool) {
 	}
 	return node, true
 }
-

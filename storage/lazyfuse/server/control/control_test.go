@@ -37,7 +37,7 @@ func (h *handler) Replay(wanted []control.Wanted) error {
 	h.wanted = wanted
 	return h.err
 }
-func (h *handler) Layers() []control.Layer      { return h.layers }
+func (h *handler) Layers() []control.Layer { return h.layers }
 func (h *handler) Stats() control.Stats {
 	return control.Stats{PID: os.Getpid(), PassthroughReason: "none"}
 }
