@@ -50,6 +50,8 @@ func (a *app) psCmd() *cobra.Command {
 	var all, quiet bool
 	cmd := &cobra.Command{
 		Use: "ps", Short: "List containers", Args: cobra.NoArgs,
+		Example: `  slipway ps -a
+  slipway ps -q | xargs -r slipway stop`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(func(c *client.Client) error {
 				rows, err := containerRows(cmd.Context(), c, all)
@@ -108,6 +110,7 @@ func (a *app) stopCmd() *cobra.Command {
 	var grace int
 	cmd := &cobra.Command{
 		Use: "stop CONTAINER...", Short: "Ask containers to end, and kill those that do not", Args: cobra.MinimumNArgs(1),
+		Example: "  slipway stop --time 30 web db",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(func(c *client.Client) error {
 				return a.each(args, func(id string) error {
@@ -177,6 +180,7 @@ func (a *app) killCmd() *cobra.Command {
 	var name string
 	cmd := &cobra.Command{
 		Use: "kill CONTAINER...", Short: "Send a signal to containers", Args: cobra.MinimumNArgs(1),
+		Example: "  slipway kill --signal HUP web    # to its first process; without --signal that is killed",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sig, err := signal.ParseSignal(name)
 			if err != nil {
@@ -204,6 +208,8 @@ func (a *app) rmCmd() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use: "rm CONTAINER...", Short: "Delete containers that do not run, with their files and logs", Args: cobra.MinimumNArgs(1),
+		Example: `  slipway rm web
+  slipway rm --force web    # also when it runs`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(func(c *client.Client) error {
 				return a.each(args, func(id string) error {

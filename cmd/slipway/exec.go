@@ -27,6 +27,8 @@ func (a *app) execCmd() *cobra.Command {
 	var e execFlags
 	cmd := &cobra.Command{
 		Use: "exec [flags] CONTAINER COMMAND [ARG...]", Short: "Run one more command in a running container", Args: cobra.MinimumNArgs(2),
+		Example: `  slipway exec -it web sh
+  slipway exec --user nobody --env DEBUG=1 web env`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(func(c *client.Client) error {
 				ct, task, err := running(cmd.Context(), c, args[0])

@@ -144,6 +144,7 @@ func (a *app) rmiCmd() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use: "rmi IMAGE...", Short: "Remove images; space is freed when nothing else uses it", Args: cobra.MinimumNArgs(1),
+		Example: "  slipway rmi alpine registry.example/app:v1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(func(c *client.Client) error {
 				return a.each(args, func(name string) error {

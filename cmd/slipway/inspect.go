@@ -19,6 +19,10 @@ import (
 func (a *app) inspectCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "inspect CONTAINER|IMAGE...", Short: "Show everything known of containers and images as JSON", Args: cobra.MinimumNArgs(1),
+		Long: `Show everything known of containers and images as a JSON list. Of an image that is also how each of its layers is here (mode): lazy, with
+counts of what was fetched and read; arrived; or full, with the reason when it could have been lazy.`,
+		Example: `  slipway inspect web | jq '.[0].spec.process.args'
+  slipway inspect python | jq '.[0].layers[] | {mode, reason, reads}'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(func(c *client.Client) error {
 				found := []any{}

@@ -21,6 +21,7 @@ func (a *app) logsCmd() *cobra.Command {
 	var tail int
 	cmd := &cobra.Command{
 		Use: "logs CONTAINER", Short: "Show the output of a container that runs in the background", Args: cobra.ExactArgs(1),
+		Example: "  slipway logs --follow --tail 20 web",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(func(c *client.Client) error {
 				ct, err := c.Container(cmd.Context(), args[0])
