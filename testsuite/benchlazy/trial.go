@@ -47,10 +47,10 @@ var startNames = [starts]string{"first", "second", "second, only a profile left"
 
 // all makes all starts; one is nil when it would be no other than second.
 func (t trial) all(ctx context.Context, c *contender) (got [starts]*sample, err error) {
+	defer func() { err = errors.Join(err, c.stop()) }()
 	if err := c.renew(ctx); err != nil {
 		return got, err
 	}
-	defer func() { err = errors.Join(err, c.stop()) }()
 	for i := range got {
 		if i == profiled && c.cache == "" {
 			continue

@@ -175,10 +175,10 @@ func (c *contender) memory(ctx context.Context, t trial) (v []float64, err error
 
 // once starts the image on empty daemons and calls seen when it is ready, with what it said.
 func (c *contender) once(ctx context.Context, t trial, seen func(said string) error) (err error) {
+	defer func() { err = errors.Join(err, c.stop()) }()
 	if err := c.renew(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, c.stop()) }()
 	_, err = t.start(ctx, c, true, seen)
 	return err
 }
