@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path"
 	"sync"
 	"time"
 
@@ -36,6 +37,47 @@ type Streaming struct {
 	server   *http.Server
 	listener *connections
 	serving  sync.WaitGroup
+	inputs   inputs
+}
+
+// inputs are the tokens of attachments that asked for the container's input, and when. The library does not pass that on, and to a client
+// by websocket that did not ask it gives an input that ends at once: the container's would end with it.
+type inputs struct {
+	mu  sync.Mutex
+	all map[string]time.Time
+}
+
+// tokenLife is how long the library keeps a token.
+const tokenLife = time.Minute
+
+func (i *inputs) add(token string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for old, at := range i.all {
+		if time.Since(at) > tokenLife {
+			delete(i.all, old)
+		}
+	}
+	i.all[token] = time.Now()
+}
+
+func (i *inputs) take(token string) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	_, ok := i.all[token]
+	delete(i.all, token)
+	return ok
+}
+
+// wantsInput is a key of requests' contexts.
+type wantsInput struct{}
+
+// ServeHTTP serves one stream.
+func (s *Streaming) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.inputs.take(path.Base(r.URL.Path)) {
+		r = r.WithContext(context.WithValue(r.Context(), wantsInput{}, true))
+	}
+	s.requests.ServeHTTP(w, r)
 }
 
 // NewStreaming begins to serve. Its owner calls Close.
@@ -50,13 +92,13 @@ func NewStreaming(m *pods.Manager, o StreamingOptions) (*Streaming, error) {
 	}
 	conf := streaming.DefaultConfig
 	conf.Addr, conf.BaseURL = base.Host, base
-	s := &Streaming{listener: &connections{Listener: l, open: map[net.Conn]struct{}{}}}
+	s := &Streaming{listener: &connections{Listener: l, open: map[net.Conn]struct{}{}}, inputs: inputs{all: map[string]time.Time{}}}
 	if s.requests, err = streaming.NewServer(conf, streamRuntime{m}); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("cannot serve streams of containers: %w", err)
 	}
 	s.server = &http.Server{
-		Handler: s.requests, TLSConfig: o.TLS, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		Handler: s, TLSConfig: o.TLS, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		// Of HTTP/2 neither protocol knows.
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
@@ -141,6 +183,9 @@ func (r streamRuntime) Exec(ctx context.Context, id string, cmd []string, in io.
 }
 
 func (r streamRuntime) Attach(ctx context.Context, id string, in io.Reader, out, errs io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
+	if ctx.Value(wantsInput{}) == nil {
+		in = nil
+	}
 	return r.pods.Attach(ctx, id, streams(ctx, in, out, errs, tty, resize))
 }
 
@@ -197,7 +242,11 @@ func (s *runtimeService) Attach(_ context.Context, r *runtime.AttachRequest) (*r
 	if err := s.canStream(r.ContainerId); err != nil {
 		return nil, err
 	}
-	return s.options.Streaming.requests.GetAttach(r)
+	resp, err := s.options.Streaming.requests.GetAttach(r)
+	if err == nil && r.Stdin {
+		s.options.Streaming.inputs.add(path.Base(resp.Url))
+	}
+	return resp, err
 }
 
 func (s *runtimeService) PortForward(_ context.Context, r *runtime.PortForwardRequest) (*runtime.PortForwardResponse, error) {

@@ -122,7 +122,7 @@ func exitStatus(t *testing.T, data []byte) int {
 // websocketResult reads the streams of a process over a websocket: the first byte of each message names the stream.
 func websocketResult(t *testing.T, url string) (stdout, stderr string, code int) {
 	t.Helper()
-	dialer := websocket.Dialer{Subprotocols: []string{"v5.channel.k8s.io"}}
+	dialer := websocket.Dialer{Subprotocols: []string{"v4.channel.k8s.io"}}
 	conn, resp, err := dialer.DialContext(t.Context(), "ws"+url[len("http"):], nil)
 	if err != nil {
 		t.Fatal(err)

@@ -132,7 +132,7 @@ func TestPortForward(t *testing.T) {
 	d, k := startCRI(t)
 	k.pull(t)
 	pod := ownNetwork(k.podConfig(name(t)))
-	podID, id := k.start(t, pod, k.containerConfig(pod, `nc -lk -p 80 -e sh -c 'read l; echo "got $l"'`))
+	podID, id := k.start(t, pod, k.containerConfig(pod, `exec nc -ll -p 80 -e sh -c 'read l; echo "got $l"'`))
 	k.awaitState(t, id, runtime.ContainerState_CONTAINER_RUNNING)
 	eventually(t, "the server listens", func() bool {
 		r, err := k.ExecSync(t.Context(), &runtime.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "netstat -lnt | grep -q :80"}})
