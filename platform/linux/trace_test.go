@@ -81,7 +81,7 @@ func TestProber(t *testing.T) {
 			if linux.Traced(c) != test.traced {
 				t.Errorf("traced: %v, want %v", !test.traced, test.traced)
 			}
-			for i := range 20 {
+			for i := range 10 {
 				x := execIn(t, c, string(rune('a'+i)), s.Process.Capabilities, platform.IO{}, "true")
 				if _, err := x.Wait(t.Context()); err != nil {
 					t.Fatal(err)
