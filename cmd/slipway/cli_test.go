@@ -157,6 +157,12 @@ func TestMistakes(t *testing.T) {
 		"bad network":    {[]string{"run", "--network", "mars", "x"}, "is slipwayd running?"},
 		"both -d and -i": {[]string{"run", "-d", "-i", "x"}, "exclude each other"},
 		"bad pull":       {[]string{"run", "--pull", "maybe", "x"}, "none of always, missing, never"},
+		"no subcommand":  {[]string{"image", "nope"}, `unknown command "nope" for "slipway image"; see slipway image --help`},
+		"no arguments":   {[]string{"images", "x"}, "see slipway images --help\n"},
+		"bad format":     {[]string{"image", "convert", "--format", "zip", "a", "b"}, "neither estargz nor zstd:chunked"},
+		"bad lazy":       {[]string{"run", "--lazy", "maybe", "x"}, "none of auto, always, never"},
+		"bad id":         {[]string{"run", "--name", "a b", "x"}, `--name "a b" is not letters and digits`},
+		"bad platform":   {[]string{"pull", "--platform", "a/b/c/d", "x"}, "--platform: "},
 		"bad name":       {[]string{"pull", "UPPER/x:::"}, "UPPER"},
 	} {
 		t.Run(name, func(t *testing.T) {

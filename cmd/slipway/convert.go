@@ -17,7 +17,7 @@ import (
 )
 
 func (a *app) imageCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "image", Short: "Work with images that start before they have landed", Args: cobra.NoArgs}
+	cmd := group(&cobra.Command{Use: "image", Short: "Work with images that start before they have landed"})
 	cmd.AddCommand(a.convertCmd(), a.optimizeCmd(), a.indexCmd(), a.profileCmd(), a.waitCmd())
 	return cmd
 }
@@ -97,6 +97,9 @@ func (a *app) readPaths(name string) ([]string, error) {
 }
 
 func (a *app) convert(ctx context.Context, source, target string, quiet bool, o client.ConvertOptions) error {
+	if o.Format != "estargz" && o.Format != "zstd:chunked" {
+		return fmt.Errorf("--format %q is neither estargz nor zstd:chunked", o.Format)
+	}
 	return a.with(func(c *client.Client) error {
 		img, err := findImage(ctx, c, source)
 		if err != nil {

@@ -51,7 +51,10 @@ func explainStart(err error, id string) error {
 		return err
 	}
 	m := ofProgram.FindStringSubmatch(sentence(err, reason))
-	if m == nil { // here "invalid argument" at the end may be the kernel's reason
+	if m == nil {
+		if !strings.Contains(err.Error(), "container init: ") { // there "invalid argument" at the end may be the kernel's reason
+			reason = sentence(err, reason)
+		}
 		return &notStarted{code: exitDaemon, text: fmt.Sprintf("cannot start %s: %s", id, reason), err: err}
 	}
 	program, why := m[1], m[2]

@@ -32,7 +32,7 @@ needs them, and arrive in the background.`,
 			if platform != "" {
 				p, err := platforms.Parse(platform)
 				if err != nil {
-					return err
+					return fmt.Errorf("--platform: %w", err)
 				}
 				o.Platforms, o.NoUnpack = []ocispec.Platform{p}, noUnpack || !platforms.Default().Match(p)
 			}

@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) indexCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "index", Short: "Publish what lets others start an image before it is there", Args: cobra.NoArgs}
+	cmd := group(&cobra.Command{Use: "index", Short: "Publish what lets others start an image before it is there"})
 	cmd.AddCommand(a.indexPushCmd())
 	return cmd
 }

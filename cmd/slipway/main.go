@@ -43,7 +43,7 @@ func execute(ctx context.Context, args []string, a *app) int {
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	err := root.ExecuteContext(ctx)
-	if err != nil && strings.HasPrefix(err.Error(), "unknown command") {
+	if err != nil && strings.HasPrefix(err.Error(), "unknown command") && !strings.Contains(err.Error(), "--help") {
 		err = helpful(root, err)
 	}
 	return a.report(ctx, err)
@@ -75,6 +75,13 @@ func explainArgs(cmd *cobra.Command) {
 		sub.Args = func(cmd *cobra.Command, args []string) error { return helpful(cmd, check(cmd, args)) }
 		explainArgs(sub)
 	}
+}
+
+// group is a command that only has others below it.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.Args = cobra.NoArgs // checked only of commands that can be run
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	return cmd
 }
 
 // goNames are words of Go's standard library in errors of flags.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -70,12 +71,17 @@ func (a *app) runCmd() *cobra.Command {
 	return cmd
 }
 
+// containerName is containerd's rule for identifiers (pkg/identifiers).
+var containerName = regexp.MustCompile(`^[A-Za-z0-9](?:[._-]?[A-Za-z0-9]){0,75}$`)
+
 func (a *app) run(ctx context.Context, c *client.Client, r runFlags, hasEntrypoint bool, args []string) error {
 	if r.detach && r.interactive {
 		return errors.New("--detach and --interactive exclude each other")
 	}
 	if r.name == "" {
 		r.name = newID()
+	} else if !containerName.MatchString(r.name) {
+		return fmt.Errorf("--name %q is not letters and digits with single '.', '_' or '-' between them, 76 at most", r.name)
 	}
 	learned := make(chan struct{})
 	go func() { // what CreateContainer will ask, while the image is looked for
