@@ -7,11 +7,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/profiles/apparmor"
 	"github.com/moby/profiles/seccomp"
 	"github.com/moby/sys/capability"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -37,8 +39,7 @@ func ThisHost() (Host, error) {
 		h.Hugetlb = exists("/sys/fs/cgroup/hugetlb/cgroup.procs")
 		h.Swap = exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
 	}
-	enabled, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled")
-	h.AppArmor = strings.HasPrefix(string(enabled), "Y")
+	h.AppArmor = appArmorWorks()
 	supported, err := capability.ListSupported()
 	if err != nil {
 		return h, fmt.Errorf("cannot learn the kernel's capabilities: %w", err)
@@ -68,6 +69,21 @@ func ThisHost() (Host, error) {
 		}
 	}
 	return h, nil
+}
+
+// appArmorWorks tells whether the kernel has it on, shows its profiles, and there is a program to load one.
+func appArmorWorks() bool {
+	enabled, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	_, err := exec.LookPath("apparmor_parser")
+	return strings.HasPrefix(string(enabled), "Y") && err == nil && exists("/sys/kernel/security/apparmor/profiles")
+}
+
+// LoadAppArmor loads the default profile into the kernel, anew if it is there.
+func LoadAppArmor() error {
+	if err := apparmor.InstallDefault(DefaultAppArmor); err != nil {
+		return fmt.Errorf("cannot load AppArmor profile %s: %w", DefaultAppArmor, err)
+	}
+	return nil
 }
 
 func exists(path string) bool {

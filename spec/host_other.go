@@ -17,6 +17,9 @@ func errNotLinux() error {
 // ThisHost is NotImplemented on this system.
 func ThisHost() (Host, error) { return Host{}, errNotLinux() }
 
+// LoadAppArmor is NotImplemented on this system.
+func LoadAppArmor() error { return errNotLinux() }
+
 func localSeccomp(*specs.Spec, string) error { return errNotLinux() }
 
 func appArmorLoaded(string) bool { return false }

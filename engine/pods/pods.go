@@ -110,6 +110,12 @@ func New(e *engine.Engine, c Config) (*Manager, error) {
 	if err != nil {
 		c.Log.Warn("what pods use cannot be told", "err", err)
 	}
+	if host.AppArmor {
+		if err := spec.LoadAppArmor(); err != nil {
+			c.Log.Warn("containers run without AppArmor", "err", err)
+			host.AppArmor = false
+		}
+	}
 	m := &Manager{
 		e: e, conf: c, host: host, cgroups: cgroups,
 		pods: map[string]*pod{}, containers: map[string]*container{}, names: map[string]string{},

@@ -136,18 +136,28 @@ func (m *Manager) deleteTask(ctx context.Context, id string) error {
 	} else if err != nil {
 		return err
 	}
-	if st.Status == shim.Running || st.Status == shim.Paused {
-		if err := tasks.Kill(ctx, Namespace, id, "", sigKill, true); err != nil && !errdefs.IsNotFound(err) {
-			return err
+	if st.Status == shim.Created || st.Status == shim.Stopped {
+		_, err := tasks.Delete(ctx, Namespace, id, "")
+		if !errdefs.IsFailedPrecondition(err) {
+			return ignoreNotFound(err)
 		}
-		if _, err := tasks.Wait(ctx, Namespace, id, ""); err != nil {
-			return err
-		}
+		// It runs after all: the shim died before it could tell that it had started it.
 	}
-	if _, err := tasks.Delete(ctx, Namespace, id, ""); err != nil && !errdefs.IsNotFound(err) {
+	if err := tasks.Kill(ctx, Namespace, id, "", sigKill, true); ignoreNotFound(err) != nil {
 		return err
 	}
-	return nil
+	if _, err := tasks.Wait(ctx, Namespace, id, ""); ignoreNotFound(err) != nil {
+		return err
+	}
+	_, err = tasks.Delete(ctx, Namespace, id, "")
+	return ignoreNotFound(err)
+}
+
+func ignoreNotFound(err error) error {
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // taskEvent learns from the engine of ends, and of kernels that ran out of memory. It waits for nothing.

@@ -111,6 +111,9 @@ func (m *Manager) removeContainer(ctx context.Context, c *container) error {
 	if !known {
 		return nil
 	}
+	if err := m.deleteTask(ctx, c.id); err != nil {
+		return fmt.Errorf("cannot remove the processes of container %s: %w", c.id, err)
+	}
 	record := metadata.Container{ID: c.id, Snapshotter: c.pod.runtime.Snapshotter, SnapshotKey: c.id}
 	err := m.e.RemoveContainer(ctx, Namespace, record)
 	if err != nil && !errdefs.IsNotFound(err) {
