@@ -56,6 +56,7 @@ const (
 	firstRetry = 5 * time.Second
 	lastRetry  = 5 * time.Minute
 	fillScan   = 30 * time.Second // between two looks when nobody says that there is something to do
+	startScan  = time.Second      // and while a container starts, which needs the line for itself
 )
 
 func newFiller(e *Engine) *filler {
@@ -125,6 +126,9 @@ func (f *filler) list(ctx context.Context) ([]fillable, error) {
 // next answers a layer whose time has come, or how long to wait for one.
 func (f *filler) next(ctx context.Context) (*fillable, time.Duration) {
 	wait := fillScan
+	if f.e.startsUnderWay() {
+		return nil, startScan
+	}
 	all, err := f.list(ctx)
 	if err != nil {
 		f.e.log.Warn("cannot see which layers are on their way", "err", err)
@@ -287,7 +291,8 @@ const (
 	maxPause    = 10 * time.Second // a pause may not be for ever, nor a connection be idle for too long
 )
 
-// pace slows a job that nobody waits for: while readers wait for a registry, and to the rate that is configured.
+// pace slows a job that nobody waits for: while containers start or readers wait for a registry, and to the rate that is
+// configured. A start pauses between its reads, and would find the line full at the next.
 func (f *filler) pace(driver storage.Lazy, job *fillJob) func(ctx context.Context, n int) error {
 	var looked time.Time
 	return func(ctx context.Context, n int) error {
@@ -300,7 +305,7 @@ func (f *filler) pace(driver storage.Lazy, job *fillJob) func(ctx context.Contex
 		if time.Since(looked) < politePause {
 			return nil
 		}
-		for began := time.Now(); !job.hurry.Load() && time.Since(began) < maxPause && driver.Busy(ctx); {
+		for began := time.Now(); !job.hurry.Load() && time.Since(began) < maxPause && (f.e.startsUnderWay() || driver.Busy(ctx)); {
 			if err := pause(ctx, politePause); err != nil {
 				return err
 			}

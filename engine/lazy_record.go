@@ -66,6 +66,13 @@ func (r *startRecorder) drop() {
 	}
 }
 
+// startsUnderWay says whether a container on layers that are on their way has begun to start, and not ended that.
+func (e *Engine) startsUnderWay() bool {
+	e.recordedMu.Lock()
+	defer e.recordedMu.Unlock()
+	return len(e.recorded) > 0
+}
+
 // created begins to watch when the task is there, and gives up when it is not.
 func (r *startRecorder) created(err error) {
 	if r == nil {
