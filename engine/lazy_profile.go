@@ -101,6 +101,9 @@ func (e *Engine) startOf(ctx context.Context, sc Scope, c metadata.Container) (*
 	if err != nil {
 		return nil, err
 	}
+	if _, ok := s.driver.(storage.Starter); !ok {
+		return nil, nil
+	}
 	layer, err := s.layer(ctx, c.SnapshotKey)
 	if err != nil {
 		return nil, err

@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	stepBytes = 2 << 20  // of the blob that are fetched at once for a start, unless one unit has more
-	stepGap   = 32 << 10 // of the blob that are fetched in vain rather than asking twice
+	stepBytes = 2 << 20   // of the blob that are fetched at once for a start, unless one unit has more
+	stepGap   = 32 << 10  // of the blob that are fetched in vain rather than asking twice
+	planBytes = 512 << 20 // of one layer's blob; a start that reads more is slow with or without a plan
 )
 
 // step is what of a start profile is fetched at once: units that lie beside each other in the blob, and what files want of them.
@@ -44,12 +45,13 @@ func (l *Layer) Plan(nodes []int, pieces [][2]int64) (order []int, do func(ctx c
 	return order, func(ctx context.Context, i int) error { return l.ahead(ctx, &steps[i]) }
 }
 
-// planned lists the units that pieces are in, by their place in the blob.
+// planned lists the units that pieces are in, by their place in the blob: those of the first pieces if it is too much.
 func (l *Layer) planned(nodes []int, pieces [][2]int64) []plannedUnit {
 	at := map[int]int{}
 	var units []plannedUnit
+	sum := int64(0)
 	for i, node := range nodes {
-		if node < 0 || node >= l.Len() {
+		if node < 0 || node >= l.Len() || sum > planBytes {
 			continue
 		}
 		from := max(0, pieces[i][0])
@@ -59,6 +61,9 @@ func (l *Layer) planned(nodes []int, pieces [][2]int64) []plannedUnit {
 			}
 			u, ok := at[x.Unit]
 			if !ok {
+				if sum += l.Unit(x.Unit).Length; sum > planBytes {
+					break
+				}
 				u = len(units)
 				at[x.Unit] = u
 				units = append(units, plannedUnit{unit: x.Unit, order: i})
