@@ -127,8 +127,32 @@ func (m *Manager) stdin(c *container) string {
 	return filepath.Join(m.dir(c.pod.id), "stdin-"+c.id)
 }
 
+// successorWait is how long a shim's successor may take to answer.
+const successorWait = 10 * time.Second
+
+// persist repeats fn, which may be repeated, while the shim that it needs has died and another is on its way.
+func persist(ctx context.Context, fn func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, successorWait)
+	defer cancel()
+	for {
+		err := fn()
+		if !errdefs.IsUnavailable(err) {
+			return err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
 // deleteTask kills and deletes a task, if there is one.
 func (m *Manager) deleteTask(ctx context.Context, id string) error {
+	return persist(ctx, func() error { return m.tryDeleteTask(ctx, id) })
+}
+
+func (m *Manager) tryDeleteTask(ctx context.Context, id string) error {
 	tasks := m.e.Tasks()
 	st, err := tasks.State(ctx, Namespace, id, "")
 	if errdefs.IsNotFound(err) {

@@ -56,7 +56,7 @@ func (m *Manager) stopContainer(ctx context.Context, c *container, timeout time.
 
 // kill is nil when the container has ended already. A paused one could not take the signal.
 func (m *Manager) kill(ctx context.Context, c *container, sig uint32, all bool) error {
-	err := m.e.Tasks().Kill(ctx, Namespace, c.id, "", sig, all)
+	err := persist(ctx, func() error { return m.e.Tasks().Kill(ctx, Namespace, c.id, "", sig, all) })
 	if errdefs.IsNotFound(err) {
 		// It has ended, and the word of that may still be on its way; or it was lost with a shim.
 		m.background(func(ctx context.Context) { m.ended(context.WithoutCancel(ctx), c) })
