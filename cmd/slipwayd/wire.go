@@ -139,31 +139,40 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 	undo = []func() error{func() error { system(); return nil }, eng.Close} // which closes the parts
 
 	d.engine, d.system = eng, system
-	d.grpc = containerd.NewServer(eng, containerd.Options{Log: log, Version: apiVersion, Revision: version})
-	if d.ttrpc, err = containerd.NewTTRPCServer(eng); err != nil {
+	if err := d.serve(c, layers.notes, tasks, log); err != nil {
 		return nil, err
-	}
-	uuid, err := eng.UUID()
-	if err != nil {
-		return nil, err
-	}
-	host := describeHost()
-	host.Version, host.UUID, host.Notes = version, uuid, layers.notes
-	slipway.Register(d.grpc, eng, host)
-	if c.CRI.Enabled && runtime.GOOS == "linux" {
-		holder, err := tasks.Binary()
-		if err != nil {
-			log.Warn("pods cannot share PID namespaces", "err", err)
-		}
-		if d.pods, err = wirePods(c, eng, holder, log); err != nil {
-			return nil, err
-		}
-		if d.streams, err = wireStreaming(c.CRI, d.pods, log); err != nil {
-			return nil, err
-		}
-		cri.Register(d.grpc, d.pods, cri.Options{Version: version, Streaming: d.streams})
 	}
 	return d, nil
+}
+
+// serve registers what the engine does at the servers that clients will reach.
+func (d *daemon) serve(c config, notes []string, tasks *shim.Manager, log *slog.Logger) (err error) {
+	d.grpc = containerd.NewServer(d.engine, containerd.Options{Log: log, Version: apiVersion, Revision: version})
+	if d.ttrpc, err = containerd.NewTTRPCServer(d.engine); err != nil {
+		return err
+	}
+	uuid, err := d.engine.UUID()
+	if err != nil {
+		return err
+	}
+	host := describeHost()
+	host.Version, host.UUID, host.Notes = version, uuid, notes
+	slipway.Register(d.grpc, d.engine, host)
+	if !c.CRI.Enabled || runtime.GOOS != "linux" {
+		return nil
+	}
+	holder, err := tasks.Binary()
+	if err != nil {
+		log.Warn("pods cannot share PID namespaces", "err", err)
+	}
+	if d.pods, err = wirePods(c, d.engine, holder, log); err != nil {
+		return err
+	}
+	if d.streams, err = wireStreaming(c.CRI, d.pods, log); err != nil {
+		return errors.Join(err, d.pods.Close())
+	}
+	cri.Register(d.grpc, d.pods, cri.Options{Version: version, Streaming: d.streams})
+	return nil
 }
 
 // apiVersion is the version of containerd whose API this is: clients decide by it what they may ask for.
