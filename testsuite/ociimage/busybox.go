@@ -40,7 +40,9 @@ func Busybox() (Image, error) {
 	}
 	for _, name := range strings.Fields(string(applets)) {
 		if name != "busybox" && !strings.Contains(name, "/") {
-			files = append(files, Hardlink("bin/"+name, "bin/busybox"))
+			link := Hardlink("bin/"+name, "bin/busybox")
+			link.Header.Mode = 0o755 // as tar writes it; dockerd gives it to the file
+			files = append(files, link)
 		}
 	}
 	return Image{
