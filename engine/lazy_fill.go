@@ -110,14 +110,34 @@ func (f *filler) list(ctx context.Context) ([]fillable, error) {
 		if err != nil || len(layers) == 0 {
 			return out, err
 		}
-		owners, err := view(ctx, f.e, func(tx *metadata.Tx) (map[string]metadata.Owner, error) { return tx.LayerIDs(name) })
+		found, err := view(ctx, f.e, func(tx *metadata.Tx) ([]fillable, error) { return committed(tx, name, layers) })
 		if err != nil {
 			return nil, err
 		}
-		for _, l := range layers {
-			if owner, ok := owners[l.ID]; ok && !l.Filled {
-				out = append(out, fillable{layerKey{name, l.ID}, l, owner})
-			}
+		out = append(out, found...)
+	}
+	return out, nil
+}
+
+// committed answers those of a driver's layers that are on their way and have a committed snapshot. Others are of pulls that are under
+// way, or were cut short: their snapshots go, or are begun anew.
+func committed(tx *metadata.Tx, driver string, layers []storage.LazyLayer) ([]fillable, error) {
+	owners, err := tx.LayerIDs(driver)
+	if err != nil {
+		return nil, err
+	}
+	var out []fillable
+	for _, l := range layers {
+		owner, ok := owners[l.ID]
+		if !ok || l.Filled {
+			continue
+		}
+		s, err := tx.Snapshots(owner.Namespace, driver).Get(owner.Name)
+		if err != nil {
+			return nil, err
+		}
+		if s.Kind == storage.Committed {
+			out = append(out, fillable{layerKey{driver, l.ID}, l, owner})
 		}
 	}
 	return out, nil

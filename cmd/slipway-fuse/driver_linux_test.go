@@ -119,14 +119,23 @@ func openDriver(t *testing.T, dir string) *lazyfuse.Driver {
 		t.Skip("mounting FUSE with suid and dev needs root")
 	}
 	t.Setenv("SLIPWAY_FUSE_TEST", "main")
-	self, err := os.Executable()
-	check(t, err)
-	layers, err := overlay.New(filepath.Join(dir, "overlay"))
-	check(t, err)
-	d, err := lazyfuse.New(lazyfuse.Config{Layers: layers, State: filepath.Join(dir, "state"), Cache: filepath.Join(dir, "cache"),
-		Program: self, Log: slog.New(slog.DiscardHandler)})
+	d, err := newDriver(dir)
 	check(t, err)
 	return d
+}
+
+// newDriver is a driver whose server is this program, run with SLIPWAY_FUSE_TEST=main.
+func newDriver(dir string) (*lazyfuse.Driver, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	layers, err := overlay.New(filepath.Join(dir, "overlay"))
+	if err != nil {
+		return nil, err
+	}
+	return lazyfuse.New(lazyfuse.Config{Layers: layers, State: filepath.Join(dir, "state"), Cache: filepath.Join(dir, "cache"),
+		Program: self, Log: slog.New(slog.DiscardHandler)})
 }
 
 // memoryDir is a directory that syncs in no time.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -33,8 +34,15 @@ import (
 
 // TestMain is also the binary that the tests run.
 func TestMain(m *testing.M) {
-	if os.Getenv("SLIPWAY_FUSE_TEST") == "main" {
+	switch os.Getenv("SLIPWAY_FUSE_TEST") {
+	case "main":
 		main()
+	case "pull":
+		if err := pullAndWait(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
