@@ -42,6 +42,9 @@ func (e *Engine) Convert(ctx context.Context, sc Scope, o ConvertOptions) (Conve
 	if err != nil {
 		return Converted{}, err
 	}
+	if err := e.arrived(ctx, sc, img.Target); err != nil { // what was pulled lazily is all needed now
+		return Converted{}, err
+	}
 	if o.FirstProfiled {
 		if o.First, err = e.startFiles(ctx, sc.Namespace, o.Source); err != nil {
 			return Converted{}, err
