@@ -145,7 +145,10 @@ func TestPortForward(t *testing.T) {
 	conn := dialSPDY(t, resp.Url, "portforward.k8s.io")
 	forward := func(n int, port string) (answer, problem string) {
 		t.Helper()
-		head := http.Header{"streamType": {"error"}, "port": {port}, "requestID": {fmt.Sprint(n)}}
+		head := http.Header{}
+		for key, value := range map[string]string{"streamType": "error", "port": port, "requestID": fmt.Sprint(n)} {
+			head.Set(key, value)
+		}
 		errs, err := conn.CreateStream(head)
 		if err != nil {
 			t.Fatal(err)
@@ -158,17 +161,23 @@ func TestPortForward(t *testing.T) {
 		}
 		fmt.Fprintln(data, "hello")
 		data.Close()
-		text, _ := io.ReadAll(data)
-		said, _ := io.ReadAll(errs)
-		return string(text), string(said)
+		text := make(chan string, 1)
+		go func() {
+			all, _ := io.ReadAll(data)
+			text <- string(all)
+		}()
+		if said, _ := io.ReadAll(errs); len(said) > 0 {
+			return "", string(said)
+		}
+		return <-text, ""
 	}
 	for n := range 2 {
 		if answer, problem := forward(n, "80"); answer != "got hello\n" || problem != "" {
 			t.Errorf("answer %q, %q", answer, problem)
 		}
 	}
-	if answer, problem := forward(2, "81"); answer != "" || !strings.Contains(problem, "refused") {
-		t.Errorf("a port where nobody listens: %q, %q", answer, problem)
+	if _, problem := forward(2, "81"); !strings.Contains(problem, "refused") {
+		t.Errorf("a port where nobody listens: %q", problem)
 	}
 	k.removeAll(t, d)
 }
