@@ -250,6 +250,14 @@ func (f *filler) drop(key layerKey) {
 	delete(f.came, key)
 }
 
+// retry tries a layer again at once.
+func (f *filler) retry(key layerKey) {
+	f.mu.Lock()
+	delete(f.fail, key)
+	f.mu.Unlock()
+	f.poke()
+}
+
 // lastError is why a layer has not arrived, if that was tried.
 func (f *filler) lastError(key layerKey) error {
 	f.mu.Lock()

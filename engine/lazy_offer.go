@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -137,9 +138,23 @@ func (l imageLayers) OnItsWay(ctx context.Context, layer image.Layer) (bool, err
 		return false, err
 	}
 	for _, z := range lazies {
-		if z.ID == snapshot.LayerID {
-			return !z.Filled, nil
+		if z.ID == snapshot.LayerID && !z.Filled {
+			l.renew(ctx, driver, z, layer)
+			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// renew has a layer that is on its way use the credentials of this pull: those of the one before may be good no more.
+func (l imageLayers) renew(ctx context.Context, driver storage.Lazy, z storage.LazyLayer, layer image.Layer) {
+	now := l.lazy.source(layer).Credentials
+	if len(now) == 0 || maps.Equal(now, z.Source.Credentials) {
+		return
+	}
+	if err := driver.Renew(ctx, z.ID, now); err != nil {
+		l.s.e.log.Warn("a layer keeps its old credentials", "layer", layer.Desc.Digest, "err", err)
+		return
+	}
+	l.s.e.filler.retry(layerKey{l.s.name, z.ID})
 }

@@ -34,6 +34,8 @@ type Lazy interface {
 	// Keep has layer id read what is still missing from file, its whole blob, instead of a registry. The driver keeps a link
 	// of its own; the file may be deleted.
 	Keep(ctx context.Context, id, file string) error
+	// Renew has what is missing of layer id be fetched with other credentials, by "host[:port]". It is durable when it returns nil.
+	Renew(ctx context.Context, id string, credentials map[string]Credential) error
 	// Lazies describes the layers that are attached, and with detail how they are read.
 	Lazies(ctx context.Context, detail bool) ([]LazyLayer, error)
 	// LazyStats tells what all layers together have fetched and what is kept of it. Unavailable when nothing serves layers.

@@ -14,7 +14,6 @@ import (
 	"github.com/slipwayd/slipway/content"
 	"github.com/slipwayd/slipway/image/reference"
 	"github.com/slipwayd/slipway/image/registry"
-	"github.com/slipwayd/slipway/storage"
 	"github.com/slipwayd/slipway/storage/lazyfuse/cache"
 	"github.com/slipwayd/slipway/storage/lazyfuse/fetch"
 	"github.com/slipwayd/slipway/storage/lazyfuse/layer"
@@ -87,7 +86,7 @@ func (o *opener) open(id, dir string) (server.Layer, error) {
 		return nil, err
 	}
 	remote, err := o.client.Remote(ref, registry.Options{
-		Credentials: credentials(src.Source), Header: src.Header, PlainHTTP: src.PlainHTTP, SkipVerify: src.SkipVerify,
+		Credentials: credentials(dir), Header: src.Header, PlainHTTP: src.PlainHTTP, SkipVerify: src.SkipVerify,
 		HostsDirs: src.HostsDirs, NeedRanges: true})
 	if err != nil {
 		return nil, err
@@ -97,11 +96,16 @@ func (o *opener) open(id, dir string) (server.Layer, error) {
 		Blob: newBlob(func() *fetch.Blob { return o.scheduler.Blob(ref.Host, src.Descriptor, from) })}), nil
 }
 
-func credentials(s storage.Source) registry.CredentialFunc {
-	if s.DockerConfig != "" {
-		return registry.DockerCredentials(s.DockerConfig)
-	}
-	return func(_ context.Context, host string) (registry.Credential, error) {
+// credentials looks into the layer's state each time that a registry asks: a client may have given others since.
+func credentials(dir string) registry.CredentialFunc {
+	return func(ctx context.Context, host string) (registry.Credential, error) {
+		s, err := state.Read(dir)
+		if err != nil {
+			return registry.Credential{}, err
+		}
+		if s.DockerConfig != "" {
+			return registry.DockerCredentials(s.DockerConfig)(ctx, host)
+		}
 		return registry.Credential(s.Credentials[host]), nil
 	}
 }

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/slipwayd/slipway/engine"
+	"github.com/slipwayd/slipway/image"
+	client "github.com/slipwayd/slipway/image/registry"
+	"github.com/slipwayd/slipway/metadata"
 	"github.com/slipwayd/slipway/testsuite/registry"
 )
 
@@ -66,4 +70,39 @@ func TestTold(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 	}
+}
+
+// TestNewCredentials pulls again when the secret of the first pull is good no more: readers and the background use the new one.
+func TestNewCredentials(t *testing.T) {
+	n, r := newNode(t), registry.Start(t)
+	ref := push(t, r, "test/stargz:latest", stargzImage)
+	pull := func(secret string) []engine.ImageLayer {
+		t.Helper()
+		r.RequireBasic(registry.Basic{Username: "me", Password: secret})
+		_, err := n.Pull(t.Context(), inTest, engine.PullOptions{Ref: ref, Unpacks: []engine.Unpack{{}},
+			Remote: client.Options{Credentials: func(context.Context, string) (client.Credential, error) {
+				return client.Credential{Username: "me", Password: secret}, nil
+			}},
+			Records: func(res image.Result) ([]metadata.Image, error) {
+				return []metadata.Image{{Name: ref, Target: res.Target}}, nil
+			}})
+		check(t, err)
+		layers, err := n.ImageLayers(t.Context(), "test", ref)
+		check(t, err)
+		return layers
+	}
+	layers := pull("first")
+	n.mounted(t, layers, func(root string) {
+		if _, err := os.ReadFile(filepath.Join(root, "dir/top")); err != nil {
+			t.Errorf("with the first secret: %v", err)
+		}
+		layers = pull("second")
+		if got := modes(layers); got != "lazy lazy lazy" {
+			t.Errorf("pulled %s", got)
+		}
+		if _, err := os.ReadFile(filepath.Join(root, "data/noise")); err != nil {
+			t.Errorf("with the second secret: %v", err)
+		}
+	})
+	check(t, n.WaitLazy(t.Context(), "test", ref))
 }

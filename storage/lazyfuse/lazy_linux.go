@@ -127,6 +127,23 @@ func (d *Driver) Keep(_ context.Context, id, file string) error {
 	return nil
 }
 
+// Renew implements storage.Lazy. The server looks for credentials each time that it needs them.
+func (d *Driver) Renew(_ context.Context, id string, credentials map[string]storage.Credential) error {
+	s := d.lookup(id)
+	if s == nil {
+		return notServed(id)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := s.state
+	next.Credentials, next.DockerConfig = credentials, ""
+	if err := state.Rewrite(s.dir, next); err != nil {
+		return fmt.Errorf("cannot renew the credentials of lazy layer %s: %w", id, err)
+	}
+	s.state.Source = next.Source
+	return nil
+}
+
 // upkeepEvery is how often the driver looks whether the keeper lives and what may be let go.
 const upkeepEvery = 5 * time.Second
 

@@ -64,6 +64,31 @@ func Write(dir string, l Layer, document []byte) error {
 		os.WriteFile(filepath.Join(dir, indexFile), document, 0o600))
 }
 
+// Rewrite puts another layer.json in the place of the one that is there, durably.
+func Rewrite(dir string, l Layer) error {
+	data, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	name := filepath.Join(dir, layerFile)
+	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) // a crash leaves it to the next
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(name+".new", name); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
 // Read reads layer.json. NotFound when there is none, DataLoss when it is damaged.
 func Read(dir string) (Layer, error) {
 	var l Layer
