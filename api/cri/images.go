@@ -110,8 +110,26 @@ func credentials(o *pods.PullOptions, a *runtime.AuthConfig) error {
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q", []string{c.Username, c.Password, c.RefreshToken, c.AccessToken}))
 	o.Who = hex.EncodeToString(sum[:])
-	o.Credentials = func(context.Context, string) (registry.Credential, error) { return c, nil }
+	server := host(a.ServerAddress)
+	o.Credentials = func(_ context.Context, asks string) (registry.Credential, error) {
+		if server != "" && server != asks { // a mirror, which is not to learn it
+			return registry.Credential{}, nil
+		}
+		return c, nil
+	}
 	return nil
+}
+
+// host is that of an AuthConfig's server_address, which may be an address of HTTP.
+func host(server string) string {
+	if _, rest, ok := strings.Cut(server, "://"); ok {
+		server = rest
+	}
+	server, _, _ = strings.Cut(server, "/")
+	if server == "index.docker.io" || server == "docker.io" {
+		return "registry-1.docker.io"
+	}
+	return server
 }
 
 func imageToWire(i pods.Image) *runtime.Image {

@@ -31,7 +31,7 @@ func (s *runtimeService) Status(ctx context.Context, r *runtime.StatusRequest) (
 	}
 	if r.Verbose {
 		var err error
-		resp.Info, err = info(map[string]any{"host": host, "runtimes": conf.Runtimes, "defaultRuntime": conf.DefaultRuntime, "pause": conf.Pause})
+		resp.Info, err = info(map[string]any{"host": host, "runtimes": conf.Runtimes, "defaultRuntime": conf.DefaultRuntime, "pause": conf.Pause, "pulls": s.pods.Pulls()})
 		return resp, err
 	}
 	return resp, nil

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -139,11 +140,12 @@ type pulls struct {
 }
 
 type pull struct {
-	waiting int // under pulls.mu
-	cancel  context.CancelFunc
-	done    chan struct{}
-	id      string
-	err     error
+	waiting  int // under pulls.mu
+	cancel   context.CancelFunc
+	done     chan struct{}
+	id       string
+	err      error
+	progress progress
 }
 
 // PullOptions says on whose behalf an image is pulled.
@@ -168,7 +170,7 @@ func (m *Manager) Pull(ctx context.Context, o PullOptions) (string, error) {
 			m.pulling.mu.Unlock()
 			return "", fmt.Errorf("the daemon is ending: %w", errdefs.ErrUnavailable)
 		}
-		p = &pull{done: make(chan struct{})}
+		p = &pull{done: make(chan struct{}), progress: progress{ref: o.Ref, begun: time.Now()}}
 		var life context.Context
 		life, p.cancel = context.WithCancel(m.life)
 		if m.pulling.all == nil {
@@ -177,7 +179,7 @@ func (m *Manager) Pull(ctx context.Context, o PullOptions) (string, error) {
 		m.pulling.all[key] = p
 		m.wait.Go(func() {
 			defer p.cancel()
-			p.id, p.err = m.pull(life, o, r.Snapshotter)
+			p.id, p.err = m.pull(life, o, r.Snapshotter, p.progress.note)
 			m.pulling.mu.Lock()
 			if m.pulling.all[key] == p {
 				delete(m.pulling.all, key)
@@ -200,18 +202,18 @@ func (m *Manager) Pull(ctx context.Context, o PullOptions) (string, error) {
 	case <-p.done:
 		return p.id, p.err
 	case <-ctx.Done():
-		return "", fmt.Errorf("image %.300q is not pulled yet: %w", o.Ref, ctx.Err())
+		return "", fmt.Errorf("image %.300q is not pulled yet, %s: %w", o.Ref, p.progress.view(), ctx.Err())
 	}
 }
 
-func (m *Manager) pull(ctx context.Context, o PullOptions, snapshotter string) (string, error) {
+func (m *Manager) pull(ctx context.Context, o PullOptions, snapshotter string, note imagepkg.ProgressFunc) (string, error) {
 	ref, err := reference.Parse(o.Ref)
 	if err != nil {
 		return "", err
 	}
 	var id string
 	_, err = m.e.Pull(ctx, scope, engine.PullOptions{
-		Ref: o.Ref, Remote: registry.Options{Credentials: o.Credentials}, Unpacks: []engine.Unpack{{Snapshotter: snapshotter}},
+		Ref: o.Ref, Progress: note, Remote: registry.Options{Credentials: o.Credentials}, Unpacks: []engine.Unpack{{Snapshotter: snapshotter}},
 		Records: func(r imagepkg.Result) ([]metadata.Image, error) {
 			detail, err := m.e.ImageDetail(ctx, scope, metadata.Image{Name: r.Name, Target: r.Target})
 			if err != nil {
