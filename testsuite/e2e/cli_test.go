@@ -125,6 +125,30 @@ func TestSlipwayTellsOfMemory(t *testing.T) {
 	}
 }
 
+// How much of a lazily pulled image is here can be seen, and waited for.
+func TestSlipwayShowsLazyLayers(t *testing.T) {
+	d := startLazy(t)
+	img := pushLazy(t, hub, 7001, 1<<10)
+	if _, err := d.trySlipway(t, "run", "--lazy", "maybe", img.ref, "true"); exitCode(err) != 125 {
+		t.Errorf("--lazy maybe: %v", err)
+	}
+	d.slipway(t, "pull", "--lazy", "always", img.ref)
+	if out := d.slipway(t, "images", "--lazy"); !strings.Contains(out, "2 lazy") || !strings.Contains(out, "0B of ") {
+		t.Errorf("images before a start:\n%s", out)
+	}
+	d.slipway(t, "run", "--rm", img.ref, "cat", "/data/file20")
+	if out := d.slipway(t, "images", "--lazy"); strings.Contains(out, "0B of ") || !strings.Contains(out, "%") {
+		t.Errorf("images after a start:\n%s", out)
+	}
+	if out := d.slipway(t, "inspect", img.ref); strings.Count(out, `"mode": "lazy"`) != 2 || !strings.Contains(out, `"demand": `) {
+		t.Errorf("inspect:\n%s", out)
+	}
+	d.slipway(t, "image", "wait", img.ref)
+	if out := d.slipway(t, "images", "--lazy"); !strings.Contains(out, "2 arrived") {
+		t.Errorf("images when all is here:\n%s", out)
+	}
+}
+
 // A client that stays with a container sees its end, however often the daemon restarts meanwhile.
 func TestSlipwayWaitsForTheDaemon(t *testing.T) {
 	d := startDaemon(t)
