@@ -65,12 +65,12 @@ func run(endpoint, image string, pid, pods, parallel int) error {
 		return err
 	}
 	r := result{Parallel: parallel, Pods: pods}
-	before := memory()
+	before := memory(pid)
 	ids, containers, took, err := b.startAll(ctx, pods, parallel)
 	if err == nil {
 		r.PodsPerSecond = float64(pods) / took.Seconds()
 		time.Sleep(2 * time.Second) // daemons give memory back; it is what stays that counts
-		r.MemoryKB = memory() - before
+		r.MemoryKB = memory(pid) - before
 		r.ExecP50MS, err = b.exec(ctx, containers[0])
 	}
 	if err == nil {

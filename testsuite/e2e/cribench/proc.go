@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// memory is the PSS of runtimes' processes on this host in KB: daemons, shims and pause processes.
-func memory() int64 {
+// memory is the PSS in KB of a daemon and what is installed beside it, such as its shims, and of pause processes.
+func memory(pid int) int64 {
 	var sum int64
+	daemon, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 	rollups, _ := filepath.Glob("/proc/[0-9]*/smaps_rollup")
 	for _, path := range rollups {
-		comm, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "comm"))
-		name := strings.TrimSpace(string(comm))
-		if !strings.HasPrefix(name, "slipway") && !strings.HasPrefix(name, "containerd") && name != "pause" {
+		exe, _ := os.Readlink(filepath.Join(filepath.Dir(path), "exe"))
+		if filepath.Dir(exe) != filepath.Dir(daemon) && filepath.Base(exe) != "pause" {
 			continue
 		}
 		data, _ := os.ReadFile(path)
