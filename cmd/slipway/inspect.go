@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,7 +65,9 @@ func inspect(cmd *cobra.Command, c *client.Client, name string) (any, error) {
 			SnapshotKey string `json:"snapshotKey"`
 			Log         string `json:"log,omitempty"`
 			Spec        any    `json:"spec"`
-		}{row, ct.Runtime, ct.Snapshotter, ct.SnapshotKey, ct.Labels[client.LabelLog], ct.Spec}, nil
+
+			LazyLayers []client.LazyLayer `json:"lazyLayers,omitempty"` // those of its image that are still in the registry
+		}{row, ct.Runtime, ct.Snapshotter, ct.SnapshotKey, ct.Labels[client.LabelLog], ct.Spec, stillLazy(ctx, c, ct.Image)}, nil
 	} else if !errdefs.IsNotFound(err) && !errdefs.IsInvalidArgument(err) {
 		return nil, err
 	}
@@ -90,6 +94,12 @@ func inspect(cmd *cobra.Command, c *client.Client, name string) (any, error) {
 		ConfigID digest.Digest      `json:"configID"`
 		ChainID  digest.Digest      `json:"chainID"` // the snapshot of the topmost layer
 	}{rowOf(img, d), img.UpdatedAt, d.Manifest, layersOf(d, layers), d.Config, d.ConfigID, d.ChainID}, nil
+}
+
+// stillLazy is what can be learned of layers that a container reads from their registry: its image may have been removed.
+func stillLazy(ctx context.Context, c *client.Client, image string) []client.LazyLayer {
+	layers, _ := c.LazyLayers(ctx, image)
+	return slices.DeleteFunc(layers, func(l client.LazyLayer) bool { return l.Mode != client.LayerLazy })
 }
 
 // layer is a descriptor and, from a daemon that tells it, how its layer is here.

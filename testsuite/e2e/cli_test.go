@@ -143,6 +143,12 @@ func TestSlipwayShowsLazyLayers(t *testing.T) {
 	if out := d.slipway(t, "inspect", img.ref); strings.Count(out, `"mode": "lazy"`) != 2 || !strings.Contains(out, `"demand": `) {
 		t.Errorf("inspect:\n%s", out)
 	}
+	id := name(t)
+	d.slipway(t, "run", "-d", "--name", id, img.ref, "sleep", "1000")
+	if out := d.slipway(t, "inspect", id); strings.Count(out, `"mode": "lazy"`) != 2 {
+		t.Errorf("inspect of a container:\n%s", out)
+	}
+	d.slipway(t, "rm", "-f", id)
 	d.slipway(t, "image", "wait", img.ref)
 	if out := d.slipway(t, "images", "--lazy"); !strings.Contains(out, "2 arrived") {
 		t.Errorf("images when all is here:\n%s", out)
