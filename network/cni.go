@@ -93,11 +93,19 @@ func readConfig(path string) (*libcni.NetworkConfigList, error) {
 	if list, err := libcni.NetworkConfFromBytes(data); err == nil && len(list.Plugins) > 0 {
 		return list, nil
 	}
-	one, err := libcni.NetworkPluginConfFromBytes(data)
+	// A file of one plugin, from before there were lists.
+	var one struct {
+		Version string `json:"cniVersion"`
+		Name    string `json:"name"`
+	}
+	if err := json.Unmarshal(data, &one); err != nil {
+		return nil, err
+	}
+	list, err := json.Marshal(map[string]any{"cniVersion": one.Version, "name": one.Name, "plugins": []json.RawMessage{data}})
 	if err != nil {
 		return nil, err
 	}
-	return libcni.ConfListFromConf(one)
+	return libcni.NetworkConfFromBytes(list)
 }
 
 func (p Pod) runtime() *libcni.RuntimeConf {

@@ -122,6 +122,16 @@ func TestConfigurationIsReadAgain(t *testing.T) {
 	}
 }
 
+// TestOnePlugin: files of a single plugin are read too.
+func TestOnePlugin(t *testing.T) {
+	f := newFixture(t)
+	f.write("conf/10-a.conf", `{"cniVersion":"1.0.0","name":"single","type":"plug"}`)
+	a, err := f.Attach(t.Context(), Pod{ID: "pod1", Name: "web", Namespace: "ns", NetNS: f.dir})
+	if err != nil || len(a.IPs) != 2 || !strings.Contains(f.calls(), `"name":"single"`) {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	f := newFixture(t)
 	f.configure("10-a.conflist", "net-a")
