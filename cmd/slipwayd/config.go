@@ -48,7 +48,17 @@ type storageConfig struct {
 }
 
 type registryConfig struct {
-	ConfigPath string `toml:"config_path"`
+	ConfigPath string           `toml:"config_path"`
+	Providers  []providerConfig `toml:"credential_providers"`
+}
+
+// providerConfig is a program with credentials, as kubelet's plugins are.
+type providerConfig struct {
+	Program  string   `toml:"program"`
+	Args     []string `toml:"args"`
+	Env      []string `toml:"env"`
+	Match    []string `toml:"match"`
+	CacheFor duration `toml:"cache"`
 }
 
 type lazyConfig struct {
@@ -163,6 +173,13 @@ driver = "auto"
 [registry]
 # Directory of HOST/hosts.toml files: mirrors, certificates, headers. Read again on SIGHUP.
 config_path = %q
+# Credentials come from docker's config.json with its helpers, and before that from programs in the way of kubelet's credential provider plugins:
+# [[registry.credential_providers]]
+# program = "/usr/local/bin/ecr-credential-provider"
+# args = ["get-credentials"]
+# env = ["AWS_PROFILE=node"]
+# match = ["*.dkr.ecr.*.amazonaws.com"]   # registries it is asked for
+# cache = "10m"                           # how long an answer is good that does not say it
 
 [lazy]
 # Whether layers are used before they are here: auto (those that can be and are large enough), always (all that can be), never.
@@ -271,6 +288,11 @@ func (c config) check() error {
 	} {
 		if !slices.Contains(choice.allowed, choice.value) {
 			return fmt.Errorf("%s must be one of %s, not %q", choice.key, strings.Join(choice.allowed, ", "), choice.value)
+		}
+	}
+	for _, p := range c.Registry.Providers {
+		if !filepath.IsAbs(p.Program) || len(p.Match) == 0 {
+			return fmt.Errorf("registry.credential_providers needs program, an absolute path, and match: not %q and %q", p.Program, p.Match)
 		}
 	}
 	return c.CRI.check()

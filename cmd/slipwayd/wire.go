@@ -126,7 +126,7 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 	eng, err = engine.New(engine.Parts{
 		DB: db, Content: blobs, Drivers: layers.byName, DefaultDriver: layers.chosen, Tasks: tasks,
 		Registry: registry.New(registry.Config{
-			HostsDirs: filepath.SplitList(c.Registry.ConfigPath), Credentials: registry.DockerCredentials(""), UserAgent: "slipway/" + version,
+			HostsDirs: filepath.SplitList(c.Registry.ConfigPath), Credentials: credentials(c.Registry), UserAgent: "slipway/" + version,
 		}),
 		Indexes: indexes, Lazy: lazyOptions(c), Profiles: profiles,
 		Root: c.Root, State: c.State, Log: log, EventField: containerd.EventField,
@@ -173,6 +173,15 @@ func (d *daemon) serve(c config, notes []string, tasks *shim.Manager, log *slog.
 	}
 	cri.Register(d.grpc, d.pods, cri.Options{Version: version, Streaming: d.streams})
 	return nil
+}
+
+// credentials are the daemon's own, for pulls that bring none.
+func credentials(c registryConfig) registry.CredentialFunc {
+	var all []registry.Provider
+	for _, p := range c.Providers {
+		all = append(all, registry.Provider{Program: p.Program, Args: p.Args, Env: p.Env, Match: p.Match, CacheFor: p.CacheFor.Duration})
+	}
+	return registry.Providers(all, registry.DockerCredentials(""))
 }
 
 // apiVersion is the version of containerd whose API this is: clients decide by it what they may ask for.
