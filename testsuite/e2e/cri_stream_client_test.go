@@ -99,7 +99,9 @@ func exitStatus(t *testing.T, data []byte) int {
 	t.Helper()
 	var st struct {
 		Status, Message string
-		Details         struct{ Causes []struct{ Reason, Message string } }
+		Details         struct {
+			Causes []struct{ Reason, Message string }
+		}
 	}
 	if err := json.Unmarshal(data, &st); err != nil {
 		t.Fatalf("the status is %q: %v", data, err)
