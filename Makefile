@@ -10,7 +10,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
-.PHONY: all setup build test unit race root e2e vm systemd lint vuln vet-windows bench bench-lazy soak-lazy demo fuzz generate clean
+.PHONY: all setup build test unit race root e2e vm systemd lint vuln vet-windows bench bench-lazy bench-cri soak-lazy demo fuzz generate clean
 
 all: build
 
@@ -54,6 +54,9 @@ vuln:                  ## needs to reach vuln.go.dev
 
 bench: build           ## peers side by side in the same run; prints the README's table
 	ci/bench
+
+bench-cri: build       ## pods of Slipway and containerd: rate, memory, ExecSync, relist
+	ci/bench-cri
 
 bench-lazy: build      ## lazy starts of Slipway and peers over a slow line; prints the README's tables
 	ci/bench-lazy

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -173,6 +174,15 @@ func TestEvict(t *testing.T) {
 	}
 	if s.total > limit {
 		t.Errorf("%d bytes, more than %d", s.total, limit)
+	}
+	for n := range uint64(10) { // file times can be too coarse to tell these from the last
+		file, err := s.path(name(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(file, time.Time{}, time.Unix(int64(n), 0)); err != nil && n != 1 {
+			t.Fatal(err)
+		}
 	}
 	if s = openStore(t, dir, limit/2); s.total > limit/2 || len(s.kept) != 5 || !s.Has(name(10)) {
 		t.Errorf("after a restart with half the space %d bytes in %d indexes", s.total, len(s.kept))

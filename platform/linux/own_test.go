@@ -99,7 +99,7 @@ func TestHostileImage(t *testing.T) {
 		{"volume on a link to nothing", link("/nowhere", "data"), volume, "", "mount BUNDLE/tree on /data"},
 		{"a list of users that blocks", func(root string) error { return unix.Mkfifo(filepath.Join(root, "etc/passwd"), 0o666) }, same, "echo $HOME", "/\n"},
 		{"a list of users outside", link("/proc/self/root/etc/passwd", "etc/passwd"), same, "echo $HOME", "/\n"},
-		{"our own program", func(string) error { return nil }, func(s *specs.Spec) { s.Process.Args = []string{"/proc/self/exe"} }, "", "exec /proc/self/exe"},
+		{"our own program", func(string) error { return nil }, func(s *specs.Spec) { s.Process.Args = []string{"/proc/self/exe"} }, "", `exec "/proc/self/exe"`},
 		{"a working directory of the host's", func(string) error { return nil }, func(s *specs.Spec) { s.Process.Cwd = "/proc/self/fd/3" }, "", "working directory"},
 		{"a working directory by a link", link("/proc/1/root/tmp", "data"), func(s *specs.Spec) { s.Process.Cwd = "/data" }, "", "working directory"},
 	} {
