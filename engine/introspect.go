@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 
+	"github.com/slipwayd/slipway/internal/durable"
 	"github.com/slipwayd/slipway/internal/opaque"
 	"github.com/slipwayd/slipway/shim"
 )
@@ -34,10 +35,7 @@ func (e *Engine) UUID() (string, error) {
 		return "", fmt.Errorf("cannot read the daemon's identity: %w", err)
 	}
 	id := newUUID()
-	if err := os.WriteFile(path+".new", []byte(id), 0o600); err != nil {
-		return "", fmt.Errorf("cannot write the daemon's identity: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := durable.Replace(path, []byte(id)); err != nil {
 		return "", fmt.Errorf("cannot write the daemon's identity: %w", err)
 	}
 	return id, nil

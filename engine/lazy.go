@@ -154,7 +154,7 @@ func (p *lazyPull) refuse(chain digest.Digest, why error) {
 	p.reasons[chain] = fmt.Sprintf("%.1000s", why)
 }
 
-// labels are those of the snapshot of a layer that was pulled in full.
+// reason is why a layer was not pulled lazily; empty when it was, or was not tried.
 func (p *lazyPull) reason(chain digest.Digest) string {
 	if p == nil {
 		return ""
@@ -170,18 +170,11 @@ func (s *Snapshots) Attach(ctx context.Context, key string, x storage.LayerIndex
 	if !ok {
 		return storage.Usage{}, fmt.Errorf("snapshotter %s serves no layers that are not here: %w", s.name, errdefs.ErrNotImplemented)
 	}
-	unlock, err := s.lock(ctx, key)
+	layer, unlock, err := s.lockActive(ctx, key)
 	if err != nil {
 		return storage.Usage{}, err
 	}
 	defer unlock()
-	layer, err := s.layer(ctx, key)
-	if err != nil {
-		return storage.Usage{}, err
-	}
-	if layer.Kind != storage.Active {
-		return storage.Usage{}, fmt.Errorf("snapshot %s is not active: %w", key, errdefs.ErrFailedPrecondition)
-	}
 	return driver.Attach(ctx, layer, x, src)
 }
 

@@ -149,20 +149,29 @@ func (s *Snapshots) Mounts(ctx context.Context, key string) ([]storage.Mount, er
 
 // Apply unpacks an uncompressed tar into an active snapshot that is still empty. After an error Remove it.
 func (s *Snapshots) Apply(ctx context.Context, key string, diff io.Reader) (storage.Usage, error) {
-	unlock, err := s.lock(ctx, key)
+	layer, unlock, err := s.lockActive(ctx, key)
 	if err != nil {
 		return storage.Usage{}, err
 	}
 	defer unlock()
-	layer, err := s.layer(ctx, key)
-	if err != nil {
-		return storage.Usage{}, err
-	}
-	if layer.Kind != storage.Active {
-		return storage.Usage{}, fmt.Errorf("snapshot %s is not active: %w", key, errdefs.ErrFailedPrecondition)
-	}
 	defer s.e.memory.work()()
 	return s.driver.Apply(ctx, layer, diff)
+}
+
+// lockActive locks a snapshot and answers its layer. FailedPrecondition unless it is active.
+func (s *Snapshots) lockActive(ctx context.Context, key string) (storage.Layer, func(), error) {
+	unlock, err := s.lock(ctx, key)
+	if err != nil {
+		return storage.Layer{}, nil, err
+	}
+	layer, err := s.layer(ctx, key)
+	if err == nil && layer.Kind != storage.Active {
+		err = fmt.Errorf("snapshot %s is not active: %w", key, errdefs.ErrFailedPrecondition)
+	}
+	if err != nil {
+		unlock()
+	}
+	return layer, unlock, err
 }
 
 // Commit makes the active snapshot key immutable under name, durable first. With a parent it puts a snapshot that was

@@ -132,17 +132,26 @@ func (m *Manager) removeContainer(ctx context.Context, c *container) error {
 // StopPod kills what runs in a pod and gives back its network and namespaces; the records stay. It is nil when the pod is not there or
 // was stopped before.
 func (m *Manager) StopPod(ctx context.Context, id string) error {
+	p, err := m.lockPod(id)
+	if p == nil {
+		return err
+	}
+	defer p.life.Unlock()
+	return m.stopPod(ctx, p)
+}
+
+// lockPod locks a pod's life; nil without an error when there is no such pod.
+func (m *Manager) lockPod(id string) (*pod, error) {
 	m.mu.Lock()
 	p, err := find(m.pods, "pod", id)
 	m.mu.Unlock()
 	if errdefs.IsNotFound(err) {
-		return nil
+		return nil, nil
 	} else if err != nil {
-		return err
+		return nil, err
 	}
 	p.life.Lock()
-	defer p.life.Unlock()
-	return m.stopPod(ctx, p)
+	return p, nil
 }
 
 // stopPod needs p.life.
@@ -200,15 +209,10 @@ func (m *Manager) quiesce(ctx context.Context, p *pod) error {
 
 // RemovePod stops a pod and deletes it with its containers. It is nil when the pod is not there.
 func (m *Manager) RemovePod(ctx context.Context, id string) error {
-	m.mu.Lock()
-	p, err := find(m.pods, "pod", id)
-	m.mu.Unlock()
-	if errdefs.IsNotFound(err) {
-		return nil
-	} else if err != nil {
+	p, err := m.lockPod(id)
+	if p == nil {
 		return err
 	}
-	p.life.Lock()
 	defer p.life.Unlock()
 	if err := m.stopPod(ctx, p); err != nil {
 		return err

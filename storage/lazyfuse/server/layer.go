@@ -3,7 +3,7 @@
 //
 // It owns the FUSE protocol (by go-fuse's raw interface, over a read loop of its own), what is attached, and which open
 // files are read past it. It knows no registry, cache or image: a Layer brings trees and bytes. It imports nothing of
-// Slipway but package index and the control protocol.
+// Slipway but package index, the control protocol and internal/durable.
 //
 // What a crash leaves: everything. Node ids are a pure function of what is attached, and that is on disk; the keeper
 // (package keeper) holds the descriptor of /dev/fuse and the Session, in which each open file is noted. The next server

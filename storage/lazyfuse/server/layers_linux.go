@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/slipwayd/slipway/internal/durable"
 )
 
 // layerReads is how many reads of one layer may be under way. More wait their turn; other layers do not notice.
@@ -104,7 +106,7 @@ func (l *layers) save() error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(l.path, data); err != nil {
+	if err := durable.Replace(l.path, data); err != nil {
 		return fmt.Errorf("cannot write which layers are attached: %w", err)
 	}
 	return nil
@@ -236,24 +238,4 @@ func (a *attached) close() {
 		_ = a.layer.Close()
 		a.layer = nil
 	}
-}
-
-// replaceFile writes a file whole or not at all, also when the power fails.
-func replaceFile(path string, data []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

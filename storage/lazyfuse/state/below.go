@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/slipwayd/slipway/internal/durable"
 	"github.com/slipwayd/slipway/storage/lazyfuse/index"
 )
 
@@ -76,26 +77,5 @@ func Settle(dir string, l Layer, below func(path string) (index.Node, bool, erro
 	if err != nil {
 		return err
 	}
-	return replaceFile(dir, belowFile, data)
-}
-
-// replaceFile writes a file whole or not at all, also when the power fails.
-func replaceFile(dir, name string, data []byte) error {
-	path := filepath.Join(dir, name)
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.Replace(filepath.Join(dir, belowFile), data)
 }

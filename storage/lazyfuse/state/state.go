@@ -22,6 +22,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/slipwayd/slipway/internal/durable"
 	"github.com/slipwayd/slipway/storage"
 	"github.com/slipwayd/slipway/storage/lazyfuse/index"
 )
@@ -70,23 +71,7 @@ func Rewrite(dir string, l Layer) error {
 	if err != nil {
 		return err
 	}
-	name := filepath.Join(dir, layerFile)
-	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) // a crash leaves it to the next
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(name+".new", name); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.Replace(filepath.Join(dir, layerFile), data)
 }
 
 // Read reads layer.json. NotFound when there is none, DataLoss when it is damaged.
