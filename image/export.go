@@ -202,7 +202,7 @@ func (e *exporter) blob(ctx context.Context, d ocispec.Descriptor) error {
 		return err
 	}
 	verify := d.Digest.Verifier()
-	r := &counted{r: io.NewSectionReader(ra, 0, ra.Size()), ctx: ctx, progress: (&reporter{}).part("", "", d)}
+	r := &counted{r: io.NewSectionReader(ra, 0, ra.Size()), ctx: ctx, progress: NewReporter(nil).Part("", "", d)}
 	if _, err := io.Copy(io.MultiWriter(e.tar, verify), r); err != nil {
 		return fmt.Errorf("cannot write blob %s: %w", d.Digest, err)
 	}

@@ -66,7 +66,7 @@ func (f *fetcher) found(ctx context.Context, d ocispec.Descriptor) (bool, error)
 }
 
 // bytes fetches a small blob, checked, and keeps it in the store; labels are computed from the bytes and may refuse them.
-func (f *fetcher) bytes(ctx context.Context, d ocispec.Descriptor, limit int64, p *part, labels func([]byte) (map[string]string, error)) ([]byte, error) {
+func (f *fetcher) bytes(ctx context.Context, d ocispec.Descriptor, limit int64, p *Part, labels func([]byte) (map[string]string, error)) ([]byte, error) {
 	if d.Size > limit {
 		return nil, fmt.Errorf("%s %s has %d bytes, more than the %d allowed: %w", kind(d.MediaType), d.Digest, d.Size, limit, errdefs.ErrOutOfRange)
 	}
@@ -84,10 +84,10 @@ func (f *fetcher) bytes(ctx context.Context, d ocispec.Descriptor, limit int64, 
 		} else if err := f.addLabels(ctx, d, l); err != nil {
 			return nil, err
 		}
-		p.enter(Exists)
+		p.Enter(Exists)
 		return data, nil
 	}
-	p.enter(Downloading)
+	p.Enter(Downloading)
 	data, err := f.download(ctx, d)
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (f *fetcher) bytes(ctx context.Context, d ocispec.Descriptor, limit int64, 
 	if err := writeBlob(ctx, f.store, d, data, l); err != nil {
 		return nil, err
 	}
-	p.enter(Done)
+	p.Enter(Done)
 	return data, nil
 }
 
@@ -207,7 +207,7 @@ func openWriter(ctx context.Context, s Store, d ocispec.Descriptor, labels map[s
 
 // blob brings a blob into the store, and when to is not nil sends all of its bytes there too: while they arrive, or from the
 // store when they are there already or were begun by an earlier pull.
-func (f *fetcher) blob(ctx context.Context, d ocispec.Descriptor, to *pipe, p *part) error {
+func (f *fetcher) blob(ctx context.Context, d ocispec.Descriptor, to *pipe, p *Part) error {
 	if d.Size > f.limits.Blob {
 		return fmt.Errorf("%s %s has %d bytes, more than the %d allowed: %w", kind(d.MediaType), d.Digest, d.Size, f.limits.Blob, errdefs.ErrOutOfRange)
 	}
@@ -216,7 +216,7 @@ func (f *fetcher) blob(ctx context.Context, d ocispec.Descriptor, to *pipe, p *p
 		return err
 	}
 	if !here {
-		p.enter(Waiting)
+		p.Enter(Waiting)
 		streamed, err := f.ingest(ctx, d, to, p)
 		if err != nil {
 			return err
@@ -226,14 +226,14 @@ func (f *fetcher) blob(ctx context.Context, d ocispec.Descriptor, to *pipe, p *p
 		}
 	}
 	if to == nil {
-		p.enter(Exists)
+		p.Enter(Exists)
 		return nil
 	}
 	return sendBlob(ctx, f.store, d, to, p)
 }
 
 // ingest downloads a blob. streamed is whether all of it was sent to the pipe.
-func (f *fetcher) ingest(ctx context.Context, d ocispec.Descriptor, to *pipe, p *part) (streamed bool, err error) {
+func (f *fetcher) ingest(ctx context.Context, d ocispec.Descriptor, to *pipe, p *Part) (streamed bool, err error) {
 	w, err := openWriter(ctx, f.store, d, f.labels())
 	if errdefs.IsAlreadyExists(err) {
 		return false, nil
@@ -256,14 +256,14 @@ func (f *fetcher) ingest(ctx context.Context, d ocispec.Descriptor, to *pipe, p 
 	if offset > 0 {
 		to = nil // its beginning is not in memory; it is unpacked from the store
 	}
-	p.enter(Downloading)
+	p.Enter(Downloading)
 	if err := f.copy(ctx, d, w, offset, to, p); err != nil {
 		return false, err
 	}
 	if to == nil {
-		defer p.enter(Done)
+		defer p.Enter(Done)
 	} else {
-		p.enter(Unpacking)
+		p.Enter(Unpacking)
 	}
 	err = w.Commit(ctx, d.Size, d.Digest)
 	if errdefs.IsFailedPrecondition(err) {
@@ -284,7 +284,7 @@ func (f *fetcher) ingest(ctx context.Context, d ocispec.Descriptor, to *pipe, p 
 
 // elsewhere answers whether it was because of wrong bytes of d that a layer could not be unpacked while they came, and has
 // then put the right ones, of another host, into the store.
-func (f *fetcher) elsewhere(ctx context.Context, d ocispec.Descriptor, p *part, err error) bool {
+func (f *fetcher) elsewhere(ctx context.Context, d ocispec.Descriptor, p *Part, err error) bool {
 	wrong := errdefs.IsFailedPrecondition(err) || errdefs.IsInvalidArgument(err) || errdefs.IsDataLoss(err) || errors.Is(err, io.ErrUnexpectedEOF)
 	if !wrong || !f.remote.Mirrored() || ctx.Err() != nil {
 		return false
@@ -293,7 +293,7 @@ func (f *fetcher) elsewhere(ctx context.Context, d ocispec.Descriptor, p *part, 
 }
 
 // copy downloads from offset on into the writer and the pipe, in blocks.
-func (f *fetcher) copy(ctx context.Context, d ocispec.Descriptor, w io.Writer, offset int64, to *pipe, p *part) error {
+func (f *fetcher) copy(ctx context.Context, d ocispec.Descriptor, w io.Writer, offset int64, to *pipe, p *Part) error {
 	if offset == d.Size && offset > 0 {
 		return nil
 	}
@@ -314,7 +314,7 @@ func (f *fetcher) copy(ctx context.Context, d ocispec.Descriptor, w io.Writer, o
 		if _, werr := w.Write(b.data[:b.n]); werr != nil {
 			return fmt.Errorf("cannot write %s: %w", d.Digest, werr)
 		}
-		p.at(offset)
+		p.At(offset)
 		if f.pace != nil && err == nil {
 			err = f.pace(ctx, b.n)
 		}

@@ -25,7 +25,7 @@ const maxArchiveEntries = 100_000
 // InvalidArgument when it is neither, or names blobs that it does not have.
 func Import(ctx context.Context, r io.Reader, o ImportOptions) ([]Imported, error) {
 	i := &importer{
-		store: o.Store, limits: o.Limits.withDefaults(), name: o.Name, report: &reporter{fn: o.Progress},
+		store: o.Store, limits: o.Limits.withDefaults(), name: o.Name, report: NewReporter(o.Progress),
 		documents: map[string][]byte{}, files: map[string]ocispec.Descriptor{}, links: map[string]string{},
 	}
 	found, err := i.run(ctx, r)
@@ -39,7 +39,7 @@ type importer struct {
 	store  Store
 	limits Limits
 	name   string
-	report *reporter
+	report *Reporter
 
 	documents map[string][]byte             // oci-layout, index.json, manifest.json
 	files     map[string]ocispec.Descriptor // blobs by their path in the archive
@@ -127,11 +127,11 @@ func (i *importer) blob(ctx context.Context, name string, size int64, expected d
 	if expected != "" {
 		ref = "import-" + expected.String()
 	}
-	part := i.report.part(path.Base(name), "", desc)
+	part := i.report.Part(path.Base(name), "", desc)
 	w, err := i.store.Writer(ctx, ref, ocispec.Descriptor{Digest: expected, Size: size}, nil)
 	if errdefs.IsAlreadyExists(err) {
 		i.files[name] = desc
-		part.enter(Exists)
+		part.Enter(Exists)
 		return nil
 	}
 	if err != nil {
@@ -155,7 +155,7 @@ func (i *importer) blob(ctx context.Context, name string, size int64, expected d
 		desc.MediaType += ".gzip"
 	}
 	i.files[name] = desc
-	part.enter(Done)
+	part.Enter(Done)
 	return nil
 }
 

@@ -61,7 +61,7 @@ func (u *unpacker) here(ctx context.Context, l Layer) error {
 			return fmt.Errorf("cannot see whether layer %s is on its way: %w", l.Desc.Digest, err)
 		}
 		if coming {
-			u.part(l.Desc).enter(Served)
+			u.part(l.Desc).Enter(Served)
 			return nil
 		}
 	}
@@ -101,7 +101,7 @@ func Fill(ctx context.Context, o FillOptions) (err error) {
 	}
 	limits := o.Limits.withDefaults()
 	f := fetcher{store: o.Store, remote: remote, limits: limits, pace: o.Pace}
-	progress := (&reporter{fn: o.Progress}).part(refKey(o.Layer.Desc), "", o.Layer.Desc)
+	progress := NewReporter(o.Progress).Part(refKey(o.Layer.Desc), "", o.Layer.Desc)
 	u := &unpacker{store: o.Store, recorder: o.Recorder, limits: limits, name: ref.String()}
 	u.fetch = func(ctx context.Context, d ocispec.Descriptor, to *pipe) error { return f.blob(ctx, d, to, progress) }
 	if err := u.apply(ctx, o.Layer, o.Staged); err != nil {

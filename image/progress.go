@@ -11,25 +11,29 @@ import (
 // every is how often a part that moves is reported.
 const every = 100 * time.Millisecond
 
-// reporter calls a ProgressFunc from one goroutine at a time.
-type reporter struct {
+// Reporter calls a ProgressFunc from one goroutine at a time.
+type Reporter struct {
 	mu sync.Mutex
-	fn ProgressFunc // nil for nobody listens
+	fn ProgressFunc
 }
 
-// part reports on one blob. Its methods are safe for concurrent use.
-type part struct {
-	to   *reporter
+// NewReporter makes a reporter to fn, which is nil when nobody listens.
+func NewReporter(fn ProgressFunc) *Reporter { return &Reporter{fn: fn} }
+
+// Part reports on one blob. Its methods are safe for concurrent use.
+type Part struct {
+	to   *Reporter
 	last time.Time
 	now  Progress
 }
 
-func (r *reporter) part(name string, parent digest.Digest, desc ocispec.Descriptor) *part {
-	return &part{to: r, now: Progress{Name: name, Parent: parent, Desc: desc}}
+// Part begins to report on a part of an image; the arguments are as in Progress. Nothing is said yet.
+func (r *Reporter) Part(name string, parent digest.Digest, desc ocispec.Descriptor) *Part {
+	return &Part{to: r, now: Progress{Name: name, Parent: parent, Desc: desc}}
 }
 
-// enter reports a new state at once; the offset is the whole in the states that end.
-func (p *part) enter(s State) {
+// Enter reports a new state at once; the offset is the whole in the states that end.
+func (p *Part) Enter(s State) {
 	p.to.mu.Lock()
 	defer p.to.mu.Unlock()
 	p.now.State = s
@@ -39,8 +43,8 @@ func (p *part) enter(s State) {
 	p.emit()
 }
 
-// at reports an offset, unless the last report was a moment ago.
-func (p *part) at(offset int64) {
+// At reports an offset, unless the last report was a moment ago.
+func (p *Part) At(offset int64) {
 	p.to.mu.Lock()
 	defer p.to.mu.Unlock()
 	p.now.Offset = offset
@@ -49,7 +53,7 @@ func (p *part) at(offset int64) {
 	}
 }
 
-func (p *part) emit() {
+func (p *Part) emit() {
 	p.last = time.Now()
 	if p.to.fn != nil {
 		p.to.fn(p.now)

@@ -30,7 +30,7 @@ func Pull(ctx context.Context, o PullOptions) (Result, error) {
 	limits := o.Limits.withDefaults()
 	p := &puller{
 		fetcher:  fetcher{store: o.Store, remote: remote, limits: limits},
-		report:   &reporter{fn: o.Progress},
+		report:   NewReporter(o.Progress),
 		layers:   o.Layers,
 		recorder: o.Recorder,
 		name:     ref.String(),
@@ -56,7 +56,7 @@ func Pull(ctx context.Context, o PullOptions) (Result, error) {
 
 type puller struct {
 	fetcher
-	report   *reporter
+	report   *Reporter
 	layers   Layers
 	recorder Recorder
 	name     string
@@ -78,8 +78,8 @@ type found struct {
 }
 
 func (p *puller) pull(ctx context.Context) (Result, error) {
-	top := p.report.part(p.name, "", ocispec.Descriptor{})
-	top.enter(Resolving)
+	top := p.report.Part(p.name, "", ocispec.Descriptor{})
+	top.Enter(Resolving)
 	target, err := p.remote.Resolve(ctx)
 	if err != nil {
 		return Result{}, err
@@ -91,7 +91,7 @@ func (p *puller) pull(ctx context.Context) (Result, error) {
 		return Result{}, fmt.Errorf("it has media type %.200q, which is not an image's: %w", target.MediaType, errdefs.ErrInvalidArgument)
 	}
 	top.now.Desc = target
-	top.enter(Downloading)
+	top.Enter(Downloading)
 	if err := p.choose(ctx, target); err != nil {
 		return Result{}, err
 	}
@@ -106,7 +106,7 @@ func (p *puller) pull(ctx context.Context) (Result, error) {
 	if err := p.fetchRest(ctx); err != nil {
 		return Result{}, err
 	}
-	top.enter(Done)
+	top.Enter(Done)
 	return result, nil
 }
 
@@ -120,7 +120,7 @@ func (p *puller) fetchRest(ctx context.Context) error {
 			if isForeign(d.MediaType) {
 				group.Go(func() error { return checkLayer(d) })
 			} else if !fetched[d.Digest] && !(i == p.unpacked && p.layers != nil) {
-				group.Go(func() error { return p.blob(ctx, d, nil, p.report.part(refKey(d), f.desc.Digest, d)) })
+				group.Go(func() error { return p.blob(ctx, d, nil, p.report.Part(refKey(d), f.desc.Digest, d)) })
 			}
 			fetched[d.Digest] = true
 		}
@@ -133,7 +133,7 @@ func (p *puller) unpack(ctx context.Context, f found) (digest.Digest, error) {
 		return "", fmt.Errorf("manifest %s has a config of type %.200q, so it is not a container image: %w", f.desc.Digest, f.doc.Config.MediaType, errdefs.ErrInvalidArgument)
 	}
 	u := &unpacker{store: p.store, layers: p.layers, recorder: p.recorder, limits: p.limits, name: p.name, remote: p.remote, manifest: f.desc}
-	u.part = func(d ocispec.Descriptor) *part { return p.report.part(refKey(d), f.desc.Digest, d) }
+	u.part = func(d ocispec.Descriptor) *Part { return p.report.Part(refKey(d), f.desc.Digest, d) }
 	u.fetch = func(ctx context.Context, d ocispec.Descriptor, to *pipe) error { return p.blob(ctx, d, to, u.part(d)) }
 	u.elsewhere = func(ctx context.Context, d ocispec.Descriptor, err error) bool {
 		return p.elsewhere(ctx, d, u.part(d), err)
@@ -180,7 +180,7 @@ func (p *puller) everything(ctx context.Context, d ocispec.Descriptor, parent di
 		if isIndex(m.MediaType) || isManifest(m.MediaType) {
 			err = p.everything(ctx, m, d.Digest, depth-1)
 		} else {
-			err = p.blob(ctx, m, nil, p.report.part(refKey(m), d.Digest, m))
+			err = p.blob(ctx, m, nil, p.report.Part(refKey(m), d.Digest, m))
 		}
 		if err != nil {
 			return err
@@ -223,7 +223,7 @@ func (p *puller) document(ctx context.Context, d ocispec.Descriptor, parent dige
 		return document{}, fmt.Errorf("the image has more than %d manifests: %w", p.limits.Entries, errdefs.ErrOutOfRange)
 	}
 	var doc document
-	_, err := p.bytes(ctx, d, p.limits.Manifest, p.report.part(refKey(d), parent, d), func(data []byte) (map[string]string, error) {
+	_, err := p.bytes(ctx, d, p.limits.Manifest, p.report.Part(refKey(d), parent, d), func(data []byte) (map[string]string, error) {
 		var err error
 		doc, err = parseDocument(d, data)
 		return ChildLabels(doc.children()), err
@@ -255,7 +255,7 @@ func (p *puller) manifest(ctx context.Context, d ocispec.Descriptor, parent dige
 		scout.Foresee(ctx, p.remote, doc.Layers)
 	}
 	if isConfig(doc.Config.MediaType) {
-		_, err := p.bytes(ctx, *doc.Config, p.limits.Config, p.report.part(refKey(*doc.Config), d.Digest, *doc.Config), func(data []byte) (map[string]string, error) {
+		_, err := p.bytes(ctx, *doc.Config, p.limits.Config, p.report.Part(refKey(*doc.Config), d.Digest, *doc.Config), func(data []byte) (map[string]string, error) {
 			var err error
 			f.config, err = parseConfig(*doc.Config, data)
 			return map[string]string{}, err

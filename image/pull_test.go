@@ -447,8 +447,8 @@ func TestUnpackCancelledBetweenLayers(t *testing.T) {
 	}
 	cctx, cancel := context.WithCancelCause(context.Background())
 	stop := errors.New("enough")
-	report := &reporter{}
-	u := &unpacker{layers: newLayers(), limits: Limits{Parallel: 1}.withDefaults(), part: func(d ocispec.Descriptor) *part { return report.part("", "", d) }}
+	report := NewReporter(nil)
+	u := &unpacker{layers: newLayers(), limits: Limits{Parallel: 1}.withDefaults(), part: func(d ocispec.Descriptor) *Part { return report.Part("", "", d) }}
 	u.fetch = func(ctx context.Context, d ocispec.Descriptor, to *pipe) error {
 		cancel(stop) // and yet all of the first layer comes
 		return to.readFrom(strings.NewReader(string(built.Bytes(d))))

@@ -31,7 +31,7 @@ func Push(ctx context.Context, o PushOptions) error {
 	if err != nil {
 		return fmt.Errorf("cannot push %s: %w", ref, err)
 	}
-	p := &pusher{store: o.Store, remote: remote, limits: o.Limits.withDefaults(), report: &reporter{fn: o.Progress}, name: ref.String()}
+	p := &pusher{store: o.Store, remote: remote, limits: o.Limits.withDefaults(), report: NewReporter(o.Progress), name: ref.String()}
 	target, err := p.target(ctx, o)
 	if err == nil {
 		err = p.push(ctx, target, ref.Tag)
@@ -46,7 +46,7 @@ type pusher struct {
 	store  Store
 	remote *registry.Remote
 	limits Limits
-	report *reporter
+	report *Reporter
 	name   string
 }
 
@@ -89,8 +89,8 @@ func complete(ctx context.Context, s Store, target ocispec.Descriptor, limits Li
 }
 
 func (p *pusher) push(ctx context.Context, target ocispec.Descriptor, tag string) error {
-	top := p.report.part(p.name, "", target)
-	top.enter(Uploading)
+	top := p.report.Part(p.name, "", target)
+	top.Enter(Uploading)
 	var blobs, documents []ocispec.Descriptor
 	err := walk(ctx, p.store, target, p.limits, func(d ocispec.Descriptor, doc *document) error {
 		if doc != nil {
@@ -118,23 +118,23 @@ func (p *pusher) push(ctx context.Context, target ocispec.Descriptor, tag string
 		if i == 0 {
 			name = tag
 		}
-		if err := p.remote.PushManifest(ctx, d, name, p.open(ctx, d, p.report.part(refKey(d), "", d))); err != nil {
+		if err := p.remote.PushManifest(ctx, d, name, p.open(ctx, d, p.report.Part(refKey(d), "", d))); err != nil {
 			return err
 		}
 	}
-	top.enter(Done)
+	top.Enter(Done)
 	return nil
 }
 
 func (p *pusher) blob(ctx context.Context, d, parent ocispec.Descriptor) error {
-	part := p.report.part(refKey(d), parent.Digest, d)
-	part.enter(Waiting)
+	part := p.report.Part(refKey(d), parent.Digest, d)
+	part.Enter(Waiting)
 	here, err := p.remote.Exists(ctx, d)
 	if err != nil {
 		return err
 	}
 	if here {
-		part.enter(Exists)
+		part.Enter(Exists)
 		return nil
 	}
 	labels, err := p.store.Labels(ctx, d.Digest)
@@ -151,20 +151,20 @@ func (p *pusher) blob(ctx context.Context, d, parent ocispec.Descriptor) error {
 			return err
 		}
 		if mounted {
-			part.enter(Exists)
+			part.Enter(Exists)
 			return nil
 		}
 	}
-	part.enter(Uploading)
+	part.Enter(Uploading)
 	if err := p.remote.PushBlob(ctx, d, p.open(ctx, d, part)); err != nil {
 		return err
 	}
-	part.enter(Done)
+	part.Enter(Done)
 	return nil
 }
 
 // open yields a blob's bytes anew at each call.
-func (p *pusher) open(ctx context.Context, d ocispec.Descriptor, part *part) func() (io.ReadCloser, error) {
+func (p *pusher) open(ctx context.Context, d ocispec.Descriptor, part *Part) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) {
 		ra, err := p.store.ReaderAt(ctx, d)
 		if err != nil {

@@ -115,7 +115,7 @@ func TestRecordsNothingWrong(t *testing.T) {
 				_, err = Pull(context.Background(), o)
 			} else {
 				u := &unpacker{store: store, layers: layers, recorder: recorder, limits: Limits{}.withDefaults()}
-				u.part = func(ocispec.Descriptor) *part { return (&reporter{}).part("", "", ocispec.Descriptor{}) }
+				u.part = func(ocispec.Descriptor) *Part { return NewReporter(nil).Part("", "", ocispec.Descriptor{}) }
 				f := fetcher{store: store, limits: u.limits}
 				ref, badRef := reference.Parse(o.Ref)
 				if badRef != nil {

@@ -33,14 +33,14 @@ func Unpack(ctx context.Context, o UnpackOptions) (Result, error) {
 		return Result{}, fmt.Errorf("cannot unpack %s: %w", o.Name, err)
 	}
 	u := &unpacker{store: o.Store, layers: o.Layers, recorder: o.Recorder, limits: limits, name: o.Name}
-	report := &reporter{fn: o.Progress}
+	report := NewReporter(o.Progress)
 	u.fetch = func(ctx context.Context, d ocispec.Descriptor, to *pipe) error {
 		if to == nil {
 			return nil
 		}
 		return sendBlob(ctx, o.Store, d, to, u.part(d))
 	}
-	u.part = func(d ocispec.Descriptor) *part { return report.part(refKey(d), desc.Digest, d) }
+	u.part = func(d ocispec.Descriptor) *Part { return report.Part(refKey(d), desc.Digest, d) }
 	chain, err := u.unpack(ctx, m.Config, img, m.Layers)
 	if err != nil {
 		return Result{}, fmt.Errorf("cannot unpack %s: %w", o.Name, err)
@@ -60,7 +60,7 @@ type unpacker struct {
 	// fetch brings the blob into the store if it is not there. When to is not nil it also sends all bytes of the blob there;
 	// the caller ends the pipe.
 	fetch func(ctx context.Context, d ocispec.Descriptor, to *pipe) error
-	part  func(d ocispec.Descriptor) *part
+	part  func(d ocispec.Descriptor) *Part
 	// elsewhere is asked after a layer could not be unpacked: true when that was for wrong bytes of the blob, which is in the
 	// store by now with the right ones. nil when there is nowhere else to get it.
 	elsewhere func(ctx context.Context, d ocispec.Descriptor, err error) bool
@@ -200,7 +200,7 @@ func (u *unpacker) layer(ctx context.Context, l Layer, parent <-chan struct{}, r
 		err = unpack()
 	}
 	if err == nil {
-		u.part(l.Desc).enter(Done)
+		u.part(l.Desc).Enter(Done)
 	}
 	return err
 }
@@ -209,7 +209,7 @@ func (u *unpacker) layer(ctx context.Context, l Layer, parent <-chan struct{}, r
 func (u *unpacker) serve(ctx context.Context, l Layer, offer Offer, parent <-chan struct{}) error {
 	err := u.stage(ctx, l, parent, func(staged Staged) error { return offer(ctx, staged) })
 	if err == nil {
-		u.part(l.Desc).enter(Served)
+		u.part(l.Desc).Enter(Served)
 	}
 	return err
 }
@@ -400,8 +400,8 @@ func decompressor(r io.Reader) (io.ReadCloser, error) {
 }
 
 // sendBlob sends a blob of the store into a pipe.
-func sendBlob(ctx context.Context, p content.Provider, desc ocispec.Descriptor, to *pipe, progress *part) error {
-	progress.enter(Unpacking)
+func sendBlob(ctx context.Context, p content.Provider, desc ocispec.Descriptor, to *pipe, progress *Part) error {
+	progress.Enter(Unpacking)
 	ra, err := p.ReaderAt(ctx, desc)
 	if err != nil {
 		return fmt.Errorf("cannot open blob %s: %w", desc.Digest, err)
@@ -419,7 +419,7 @@ type counted struct {
 	r        io.Reader
 	n        int64
 	ctx      context.Context
-	progress *part
+	progress *Part
 }
 
 func (c *counted) Read(p []byte) (int, error) {
@@ -428,6 +428,6 @@ func (c *counted) Read(p []byte) (int, error) {
 	}
 	n, err := c.r.Read(p)
 	c.n += int64(n)
-	c.progress.at(c.n)
+	c.progress.At(c.n)
 	return n, err
 }

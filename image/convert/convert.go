@@ -65,7 +65,7 @@ type Result struct {
 // platforms or blobs of it are not here, InvalidArgument when it is no image, Canceled when ctx ends; then nothing is left
 // but blobs that only the lease holds.
 func Convert(ctx context.Context, o Options) (Result, error) {
-	c := &converter{Options: o, report: reporter{fn: o.Progress}, kept: map[digest.Digest]string{}}
+	c := &converter{Options: o, report: image.NewReporter(o.Progress), kept: map[digest.Digest]string{}}
 	switch {
 	case o.Format == ZstdChunked && len(o.First) > 0:
 		return Result{}, fmt.Errorf("files can be put first in %s only: %w", EStargz, errdefs.ErrInvalidArgument)
@@ -88,7 +88,7 @@ func Convert(ctx context.Context, o Options) (Result, error) {
 // converter is one conversion.
 type converter struct {
 	Options
-	report  reporter
+	report  *image.Reporter
 	encoder *zstd.Encoder // for ZstdChunked
 
 	mu   sync.Mutex

@@ -62,7 +62,7 @@ func (c *converter) scan(ctx context.Context, j *job) (*toc, error) {
 	if j.result.Digest != "" {
 		return t, nil
 	}
-	err := c.open(ctx, j, c.report.part(j.desc), func(r io.Reader) error {
+	err := c.open(ctx, j, c.progress(j.desc), func(r io.Reader) error {
 		return entries(r, func(e entry) error {
 			if readersOnly(e.Name) {
 				return nil
@@ -189,7 +189,7 @@ func (c *converter) spool(ctx context.Context, j *job, to io.Writer) (map[string
 		wanted[name] = true
 	}
 	offset := int64(0)
-	err := c.open(ctx, j, c.report.part(j.desc), func(r io.Reader) error {
+	err := c.open(ctx, j, c.progress(j.desc), func(r io.Reader) error {
 		return entries(r, func(e entry) error {
 			name := clean(e.Name)
 			if !wanted[name] {

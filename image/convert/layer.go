@@ -57,25 +57,31 @@ func (c *converter) mediaType() string {
 	return ocispec.MediaTypeImageLayerGzip
 }
 
+// progress begins to report on a layer.
+func (c *converter) progress(d ocispec.Descriptor) *image.Part {
+	return c.report.Part("layer-"+d.Digest.String(), "", d)
+}
+
 // convert makes j's blob, or finds the one that an earlier conversion made.
 func (c *converter) convert(ctx context.Context, j *job) error {
-	p := c.report.part(j.desc)
+	p := c.progress(j.desc)
 	if found, err := c.find(ctx, j); err != nil || found {
-		p.enter(image.Exists)
+		p.Enter(image.Exists)
 		return err
 	}
-	p.enter(Converting)
+	p.Enter(Converting)
 	err := c.make(ctx, j, p)
 	var no unfit
 	if errors.As(err, &no) {
 		c.keep(j.desc.Digest, no.why)
 		j.result, j.newID = j.desc, j.diffID
 		j.result.MediaType = image.PlainLayer(j.desc.MediaType)
-		p.enter(Kept)
+		p.At(j.desc.Size)
+		p.Enter(Kept)
 		return nil
 	}
 	if err == nil {
-		p.enter(image.Done)
+		p.Enter(image.Done)
 	}
 	return err
 }
@@ -131,7 +137,7 @@ func describes(annotation string) bool {
 }
 
 // make writes the layer's blob. After an error nothing of it is left.
-func (c *converter) make(ctx context.Context, j *job, p *part) (err error) {
+func (c *converter) make(ctx context.Context, j *job, p *image.Part) (err error) {
 	ref := "convert-" + j.desc.Digest.Encoded() + "-" + digest.FromString(c.label(j)).Encoded()[:16]
 	w, err := c.Store.Writer(ctx, ref, ocispec.Descriptor{}, nil)
 	if err != nil {
@@ -176,7 +182,7 @@ func (c *converter) make(ctx context.Context, j *job, p *part) (err error) {
 }
 
 // stream writes the layer, converted, to dst.
-func (c *converter) stream(ctx context.Context, j *job, dst io.Writer, p *part) (written, error) {
+func (c *converter) stream(ctx context.Context, j *job, dst io.Writer, p *image.Part) (written, error) {
 	f, err := c.format()
 	if err != nil {
 		return written{}, err
@@ -211,13 +217,13 @@ func (c *converter) format() (format, error) {
 }
 
 // open calls fn with the uncompressed layer and then compares its diff ID. fn need not read to the end.
-func (c *converter) open(ctx context.Context, j *job, p *part, fn func(io.Reader) error) error {
+func (c *converter) open(ctx context.Context, j *job, p *image.Part, fn func(io.Reader) error) error {
 	ra, err := c.Store.ReaderAt(ctx, j.desc)
 	if err != nil {
 		return fmt.Errorf("cannot open it: %w", err)
 	}
 	defer ra.Close()
-	plain, err := image.Decompress(&reader{ctx: ctx, r: io.NewSectionReader(ra, 0, ra.Size()), at: p.at})
+	plain, err := image.Decompress(&reader{ctx: ctx, r: io.NewSectionReader(ra, 0, ra.Size()), at: p.At})
 	if err != nil {
 		return fmt.Errorf("cannot decompress it: %w", err)
 	}
