@@ -12,6 +12,7 @@ import (
 	"github.com/slipwayd/slipway/engine"
 	"github.com/slipwayd/slipway/internal/sandbox"
 	"github.com/slipwayd/slipway/metadata"
+	"github.com/slipwayd/slipway/shim"
 	"github.com/slipwayd/slipway/spec"
 	"github.com/slipwayd/slipway/storage"
 )
@@ -79,10 +80,22 @@ func (m *Manager) startHolder(ctx context.Context, p *pod) error {
 	if err := sandbox.Pin(m.dir(p.id), sandbox.PID, int(pid)); err != nil {
 		return err
 	}
+	m.setHeld(p, true)
+	// From here on its end is noticed (taskEvent). It may have come before.
+	st, err := m.e.Tasks().State(ctx, Namespace, p.id, "")
+	if err == nil && st.Status != shim.Running {
+		err = fmt.Errorf("it has ended at once, with exit code %d: %w", st.ExitStatus, errdefs.ErrUnavailable)
+	}
+	if err != nil {
+		m.setHeld(p, false)
+	}
+	return err
+}
+
+func (m *Manager) setHeld(p *pod, held bool) {
 	m.mu.Lock()
-	p.record.Held = true
-	m.mu.Unlock()
-	return nil
+	defer m.mu.Unlock()
+	p.record.Held = held
 }
 
 // holderRoot is an empty file system that belongs to the root of the pod's user namespace.
@@ -162,8 +175,6 @@ func (m *Manager) stopHolder(ctx context.Context, p *pod) error {
 	if err := m.e.RemoveContainer(ctx, Namespace, c); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	p.record.Held = false
+	m.setHeld(p, false)
 	return nil
 }

@@ -202,7 +202,7 @@ func (m *Manager) taskEvent(ev engine.Event) {
 		if c != nil {
 			m.background(func(ctx context.Context) { m.ended(context.WithoutCancel(ctx), c) })
 		}
-		if p != nil && p.ready && !p.stopping {
+		if p != nil && p.ready && p.record.Held && !p.stopping { // not Held: one that is being started, or taken back
 			p.ready = false
 			m.background(func(context.Context) {
 				m.conf.Log.Warn("the process that holds a pod has ended; the pod is not ready any more", "pod", p.id)

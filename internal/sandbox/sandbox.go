@@ -48,7 +48,8 @@ func ShmPath(dir string) string { return filepath.Join(dir, "shm") }
 // that is not of a namespace that the sandbox has, FailedPrecondition for what the kernel cannot do.
 func Make(dir string, o Options) error { return makeSandbox(dir, o) }
 
-// Pin binds the namespace kind of a process to the sandbox in dir.
+// Pin binds the namespace kind of a process to the sandbox in dir, in the place of that of an earlier process or what a crash left
+// of it.
 func Pin(dir, kind string, pid int) error { return pin(dir, kind, pid) }
 
 // Alive tells whether the sandbox in dir still has the namespaces kinds: false after a reboot.

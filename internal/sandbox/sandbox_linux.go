@@ -87,8 +87,23 @@ func root(maps []IDMap) uint32 {
 }
 
 func pin(dir, kind string, pid int) error {
+	if err := unpin(dir, kind); err != nil {
+		return fmt.Errorf("cannot unpin the %s namespace of an earlier process: %w", kind, err)
+	}
 	if err := bind(dir, kind, fmt.Sprintf("/proc/%d/ns/%s", pid, kind)); err != nil {
 		return fmt.Errorf("cannot pin the %s namespace of process %d: %w", kind, pid, err)
+	}
+	return nil
+}
+
+// unpin takes away what an earlier pin left, whole or cut short.
+func unpin(dir, kind string) error {
+	target := NamespacePath(dir, kind)
+	if err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	if err := os.Remove(target); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	return nil
 }

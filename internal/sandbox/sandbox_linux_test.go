@@ -97,6 +97,31 @@ func TestSandbox(t *testing.T) {
 	}
 }
 
+// TestPinAgain: a pin that was cut short, or whose process is to be replaced, is not in the way of the next.
+func TestPinAgain(t *testing.T) {
+	dir := newDir(t)
+	if err := Make(dir, Options{UTS: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(NamespacePath(dir, PID), nil, 0o444); err != nil { // SIGKILL after the file was made
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := Pin(dir, PID, os.Getpid()); err != nil {
+			t.Fatal(err)
+		}
+		if !Alive(dir, PID) {
+			t.Fatal("not pinned")
+		}
+	}
+	if err := unix.Unmount(NamespacePath(dir, PID), 0); err != nil {
+		t.Fatal(err)
+	}
+	if Alive(dir, PID) {
+		t.Error("pinned twice, one upon the other")
+	}
+}
+
 func TestSysctlsOfOthers(t *testing.T) {
 	dir := newDir(t)
 	for name, o := range map[string]Options{
