@@ -246,3 +246,15 @@ func TestEach(t *testing.T) {
 		t.Errorf("got %q, %v", out.String(), err)
 	}
 }
+
+func TestExplainNoImage(t *testing.T) {
+	err := explainNoImage("app", fmt.Errorf("cannot find it: %w", errdefs.ErrNotFound))
+	if !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "slipway pull app") {
+		t.Errorf("%v: want a kind, and what to do", err)
+	}
+	for _, other := range []error{nil, errdefs.ErrUnavailable} {
+		if err := explainNoImage("app", other); err != other {
+			t.Errorf("%v became %v", other, err)
+		}
+	}
+}

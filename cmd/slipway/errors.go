@@ -112,6 +112,14 @@ func (a *app) report(ctx context.Context, err error) int {
 	return exitDaemon
 }
 
+// explainNoImage says what to do about an image that is not here.
+func explainNoImage(name string, err error) error {
+	if !errdefs.IsNotFound(err) {
+		return err
+	}
+	return fmt.Errorf("no image is named %q here; \"slipway images\" lists those that are, \"slipway pull %s\" brings it (%w)", name, name, err)
+}
+
 // unreachable is why nobody answers and what to do. The reason comes as gRPC's text: it has no kind.
 func unreachable(err error) string {
 	text := err.Error()

@@ -179,8 +179,9 @@ func findImage(ctx context.Context, c *client.Client, name string) (client.Image
 	if err == nil {
 		img, err := c.Image(ctx, r.String())
 		if !errdefs.IsNotFound(err) || r.String() == name {
-			return img, err
+			return img, explainNoImage(name, err)
 		}
 	}
-	return c.Image(ctx, name) // other clients may use names of other forms
+	img, err := c.Image(ctx, name) // other clients may use names of other forms
+	return img, explainNoImage(name, err)
 }
