@@ -33,10 +33,10 @@ func waitExit(pidfd *os.File, pid int) (platform.Exit, error) {
 		var ws unix.WaitStatus
 		got, err := wait4(pid, &ws)
 		switch {
-		case err == nil && got == pid:
+		case err == nil && got == pid && !ws.Stopped():
 			exit = exitOf(ws)
 			return true
-		case err == nil:
+		case err == nil: // lives, or stopped under a tracer that is a thread of this process: wait4(2) tells those unasked
 			return false
 		}
 		// Another's child.
