@@ -61,7 +61,7 @@ bench-cri: build       ## pods of Slipway and containerd: rate, memory, ExecSync
 bench-lazy: build      ## lazy starts of Slipway and peers over a slow line; prints the README's tables
 	ci/bench-lazy
 
-soak-lazy: build       ## the long versions of tests of lazy layers: 100 kills, 300 cycles
+soak-lazy: build       ## the long versions of tests of lazy layers: 100 kills of server, keeper and daemon, 300 cycles
 	ci/soak-lazy
 
 demo: build            ## from nothing to hello out of a container, without internet
