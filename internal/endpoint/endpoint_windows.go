@@ -1,0 +1,82 @@
+package endpoint
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/Microsoft/go-winio"
+	"golang.org/x/sys/windows"
+)
+
+// access lets administrators and the system in, and nobody else (Security Descriptor Definition Language, [MS-DTYP] 2.5.1): P
+// keeps what is inherited out, GA is all access, BA and SY are the two.
+const access = "D:P(A;;GA;;;BA)(A;;GA;;;SY)"
+
+// pipes is where all names of pipes are.
+const pipes = `\\.\pipe\`
+
+// maxName bounds a file that names a pipe, in bytes.
+const maxName = 256
+
+func isPipe(address string) bool {
+	return len(address) > len(pipes) && strings.EqualFold(address[:len(pipes)], pipes)
+}
+
+// listen is the first and only owner of the pipe's name, or fails.
+func listen(address string) (net.Listener, error) {
+	name := address
+	if !isPipe(address) {
+		name = pipes + "slipway-" + rand.Text()
+	}
+	l, err := winio.ListenPipe(name, &winio.PipeConfig{SecurityDescriptor: access})
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w", name, err)
+	}
+	if name == address {
+		return l, nil
+	}
+	fresh := address + ".new"
+	err = os.WriteFile(fresh, []byte(name), 0o600)
+	if err == nil {
+		err = os.Rename(fresh, address)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot tell where the pipe is: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+func dial(ctx context.Context, address string) (net.Conn, error) {
+	if isPipe(address) {
+		return winio.DialPipeContext(ctx, address)
+	}
+	f, err := os.Open(address)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	name := make([]byte, maxName+1)
+	n, err := f.Read(name)
+	if err != nil || n > maxName || !isPipe(string(name[:n])) {
+		return nil, fmt.Errorf("%s names no pipe", filepath.Clean(address))
+	}
+	return winio.DialPipeContext(ctx, string(name[:n]))
+}
+
+func nobody(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+func broken(err error) bool {
+	for _, gone := range []error{windows.ERROR_BROKEN_PIPE, windows.ERROR_NO_DATA, windows.ERROR_PIPE_NOT_CONNECTED, windows.WSAECONNRESET, winio.ErrFileClosed} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	return false
+}
