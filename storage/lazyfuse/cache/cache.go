@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/slipwayd/slipway/storage/lazyfuse/spans"
 )
 
 // Options of a cache. Zero fields have the defaults that are named here.
@@ -158,7 +160,7 @@ func (c *Cache) replay(r record) {
 	if e.size != r.size {
 		return // cannot be: the size is a part of the key
 	}
-	e.insert(span{r.off, r.off + r.len})
+	e.insert(spans.Span{Off: r.off, End: r.off + r.len})
 	e.lastUse = max(e.lastUse, uint64(r.used))
 	c.clock = max(c.clock, e.lastUse)
 }

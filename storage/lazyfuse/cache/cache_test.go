@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/slipwayd/slipway/storage/lazyfuse/spans"
 )
 
 func open(t testing.TB, dir string, opts Options) *Cache {
@@ -130,9 +132,9 @@ func TestReadWrite(t *testing.T) {
 	if f, err := e.Complete(); f != nil || err != nil {
 		t.Errorf("complete with gaps: %v, %v", f, err)
 	}
-	for _, s := range []span{{-1, 0}, {9999, 10_001}, {1 << 62, 1<<62 + 1}} {
-		if _, err := e.WriteAt(make([]byte, s.end-s.off), s.off); !errdefs.IsOutOfRange(err) {
-			t.Errorf("write at %d: %v", s.off, err)
+	for _, s := range []spans.Span{{Off: -1}, {Off: 9999, End: 10_001}, {Off: 1 << 62, End: 1<<62 + 1}} {
+		if _, err := e.WriteAt(make([]byte, s.End-s.Off), s.Off); !errdefs.IsOutOfRange(err) {
+			t.Errorf("write at %d: %v", s.Off, err)
 		}
 	}
 	write(t, e, "a", 0, 100)

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/slipwayd/slipway/storage/lazyfuse/spans"
 )
 
 // Entry is one content, held by whoever acquired it. There is one for each key, so it is small.
@@ -22,19 +24,19 @@ type Entry struct {
 	lastUse uint64
 
 	mu   sync.Mutex
-	full bool   // all of it is there; have is empty then
-	have ranges // what readers may read
+	full bool      // all of it is there; have is empty then
+	have spans.Set // what readers may read
 	file *openFile
 }
 
 // openFile is the descriptor of an entry that has one. Entry.mu guards it.
 type openFile struct {
 	*os.File
-	users  int    // readers, writers and syncs; it stays open for them
-	fresh  ranges // written, and not synced yet
-	inSync ranges // what the sync at work has taken of fresh
-	queued bool   // in Cache.dirty
-	recent bool   // used since the last look for descriptors to close
+	users  int       // readers, writers and syncs; it stays open for them
+	fresh  spans.Set // written, and not synced yet
+	inSync spans.Set // what the sync at work has taken of fresh
+	queued bool      // in Cache.dirty
+	recent bool      // used since the last look for descriptors to close
 }
 
 func (f *openFile) busy() bool { return f.users > 0 || f.queued }
@@ -120,28 +122,28 @@ func (e *Entry) presentLocked() int64 {
 	if e.full {
 		return e.size
 	}
-	return e.have.bytes()
+	return e.have.Bytes()
 }
 
 // insert adds s to what is there.
-func (e *Entry) insert(s span) {
+func (e *Entry) insert(s spans.Span) {
 	if e.full {
 		return
 	}
-	if s.off > 0 || s.end < e.size {
-		e.have.add(s)
+	if s.Off > 0 || s.End < e.size {
+		e.have.Add(s)
 	}
-	if s.end-s.off == e.size || e.have.from(0) == e.size {
+	if s.End-s.Off == e.size || e.have.From(0) == e.size {
 		e.full, e.have = true, nil
 	}
 }
 
 // delete takes s out again.
-func (e *Entry) delete(s span) {
+func (e *Entry) delete(s spans.Span) {
 	if e.full {
-		e.full, e.have = false, ranges{{0, e.size}}
+		e.full, e.have = false, spans.Set{{Off: 0, End: e.size}}
 	}
-	e.have.remove(s)
+	e.have.Remove(s)
 }
 
 // from is how many bytes are there from off on without a gap.
@@ -149,7 +151,7 @@ func (e *Entry) from(off int64) int64 {
 	if e.full {
 		return e.size - off
 	}
-	return e.have.from(off)
+	return e.have.From(off)
 }
 
 // Range is a piece of a content.
@@ -159,19 +161,19 @@ type Range struct{ Offset, Length int64 }
 func (e *Entry) Missing(off, length int64) []Range {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := span{max(0, off), min(off+length, e.size)}
+	s := spans.Span{Off: max(0, off), End: min(off+length, e.size)}
 	var gaps []Range
 	for _, gap := range e.missingLocked(s) {
-		gaps = append(gaps, Range{gap.off, gap.end - gap.off})
+		gaps = append(gaps, Range{gap.Off, gap.End - gap.Off})
 	}
 	return gaps
 }
 
-func (e *Entry) missingLocked(s span) []span {
-	if s.off >= s.end || e.full {
+func (e *Entry) missingLocked(s spans.Span) []spans.Span {
+	if s.Off >= s.End || e.full {
 		return nil
 	}
-	return e.have.missing(s)
+	return e.have.Missing(s)
 }
 
 // Present answers how many bytes are there.
@@ -242,12 +244,12 @@ func (e *Entry) ReadAt(p []byte, off int64) (int, error) {
 // WriteAt keeps p, which the caller has verified, as the bytes at off. Readers see them at once, a power failure spares them
 // after the next sync. ErrNoSpace when there is no room; what the cache has is none the worse.
 func (e *Entry) WriteAt(p []byte, off int64) (int, error) {
-	s := span{off, off + int64(len(p))}
-	if off < 0 || s.end > e.size || s.end < off {
+	s := spans.Span{Off: off, End: off + int64(len(p))}
+	if off < 0 || s.End > e.size || s.End < off {
 		return 0, fmt.Errorf("cannot cache %d bytes at %d of content %s, it has %d: %w", len(p), off, e.key, e.size, errdefs.ErrOutOfRange)
 	}
 	e.mu.Lock()
-	there := e.from(off) >= s.end-off
+	there := e.from(off) >= s.End-off
 	e.mu.Unlock()
 	if there {
 		return len(p), nil
@@ -287,13 +289,13 @@ func (c *Cache) write(f *openFile, p []byte, off int64) (int, error) {
 }
 
 // wrote makes s readable and has it synced.
-func (e *Entry) wrote(f *openFile, s span) {
+func (e *Entry) wrote(f *openFile, s spans.Span) {
 	c := e.cache
 	e.mu.Lock()
 	before := blocks(e.presentLocked())
 	// What somebody else has written meanwhile may be recorded already, and must not be taken back if this sync fails.
 	for _, gap := range e.missingLocked(s) {
-		f.fresh.add(gap)
+		f.fresh.Add(gap)
 	}
 	e.insert(s)
 	grown := blocks(e.presentLocked()) - before
@@ -302,7 +304,7 @@ func (e *Entry) wrote(f *openFile, s span) {
 	f.queued = true
 	e.mu.Unlock()
 	c.used.Add(grown)
-	c.markDirty(e, queue, s.end-s.off)
+	c.markDirty(e, queue, s.End-s.Off)
 }
 
 // Complete opens the whole content for reading, for FUSE passthrough; nil when a part of it is missing. It is the same inode

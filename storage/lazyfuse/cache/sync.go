@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/slipwayd/slipway/storage/lazyfuse/spans"
 )
 
 const (
@@ -103,7 +105,7 @@ func (c *Cache) Sync() error {
 			continue
 		}
 		for _, s := range e.file.inSync {
-			records = append(records, record{kind: kindHave, key: e.key, size: e.size, used: int64(e.uses()), off: s.off, len: s.end - s.off})
+			records = append(records, record{kind: kindHave, key: e.key, size: e.size, used: int64(e.uses()), off: s.Off, len: s.End - s.Off})
 		}
 	}
 	c.recording.Lock()
@@ -162,7 +164,7 @@ func (e *Entry) endSync(recorded bool) {
 	f.users--
 	if !recorded {
 		for _, s := range f.inSync {
-			f.fresh.add(s)
+			f.fresh.Add(s)
 		}
 		if !f.queued {
 			f.queued = true
@@ -225,27 +227,27 @@ func (c *Cache) listDurable(add func(record)) {
 			continue
 		}
 		for _, s := range e.durable() {
-			add(record{kind: kindHave, key: e.key, size: e.size, used: int64(e.lastUse), off: s.off, len: s.end - s.off})
+			add(record{kind: kindHave, key: e.key, size: e.size, used: int64(e.lastUse), off: s.Off, len: s.End - s.Off})
 		}
 	}
 }
 
-func (e *Entry) durable() ranges {
+func (e *Entry) durable() spans.Set {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var list ranges
+	var list spans.Set
 	switch {
 	case e.full && e.size > 0:
-		list = ranges{{0, e.size}}
+		list = spans.Set{{Off: 0, End: e.size}}
 	default:
 		list = append(list, e.have...)
 	}
 	if e.file == nil {
 		return list
 	}
-	for _, unsynced := range []ranges{e.file.fresh, e.file.inSync} {
+	for _, unsynced := range []spans.Set{e.file.fresh, e.file.inSync} {
 		for _, s := range unsynced {
-			list.remove(s)
+			list.Remove(s)
 		}
 	}
 	return list

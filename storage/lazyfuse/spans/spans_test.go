@@ -1,4 +1,4 @@
-package cache
+package spans
 
 import (
 	"slices"
@@ -7,29 +7,29 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestRanges compares a set of spans with a set of single bytes.
-func TestRanges(t *testing.T) {
+// TestSet compares a set of spans with a set of single bytes.
+func TestSet(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var got ranges
+		var got Set
 		var want [64]bool
 		for range rapid.IntRange(0, 30).Draw(t, "steps") {
 			off := rapid.Int64Range(0, 63).Draw(t, "off")
-			s := span{off, rapid.Int64Range(off, 63).Draw(t, "end")}
+			s := Span{off, rapid.Int64Range(off, 63).Draw(t, "end")}
 			add := rapid.Bool().Draw(t, "add")
 			if add {
-				got.add(s)
+				got.Add(s)
 			} else {
-				got.remove(s)
+				got.Remove(s)
 			}
-			for i := s.off; i < s.end; i++ {
+			for i := s.Off; i < s.End; i++ {
 				want[i] = add
 			}
-			checkRanges(t, got, want)
+			checkSet(t, got, want)
 		}
 		a, b := rapid.Int64Range(0, 32).Draw(t, "a"), rapid.Int64Range(33, 63).Draw(t, "b")
 		var missing [64]bool
-		for _, gap := range got.missing(span{a, b}) {
-			for i := gap.off; i < gap.end; i++ {
+		for _, gap := range got.Missing(Span{a, b}) {
+			for i := gap.Off; i < gap.End; i++ {
 				missing[i] = true
 			}
 		}
@@ -41,23 +41,23 @@ func TestRanges(t *testing.T) {
 	})
 }
 
-func checkRanges(t *rapid.T, got ranges, want [64]bool) {
+func checkSet(t *rapid.T, got Set, want [64]bool) {
 	t.Helper()
 	var n int64
 	for i, have := range want {
 		length := int64(slices.Index(append(want[i:], false), false))
-		if from := got.from(int64(i)); from != length {
+		if from := got.From(int64(i)); from != length {
 			t.Fatalf("%d bytes from %d, want %d: %v", from, i, length, got)
 		}
 		if have {
 			n++
 		}
 	}
-	if got.bytes() != n {
-		t.Fatalf("%d bytes, want %d: %v", got.bytes(), n, got)
+	if got.Bytes() != n {
+		t.Fatalf("%d bytes, want %d: %v", got.Bytes(), n, got)
 	}
 	for i, s := range got {
-		if s.off >= s.end || i > 0 && got[i-1].end >= s.off {
+		if s.Off >= s.End || i > 0 && got[i-1].End >= s.Off {
 			t.Fatalf("not in order or not merged: %v", got)
 		}
 	}
