@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +12,7 @@ import (
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
+	"github.com/slipwayd/slipway/internal/ipc"
 	"github.com/slipwayd/slipway/shim/server"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
@@ -62,7 +61,7 @@ func (b *builtin) connection(ctx context.Context) (*conn, error) {
 		c, err = connect(ctx, b.socket(), 3, "", "")
 	}
 	found := err == nil
-	if nobodyListens(err) {
+	if ipc.Nobody(err) {
 		if err = b.start(); err == nil {
 			c, err = connect(ctx, b.socket(), 3, "", "")
 		}
@@ -90,13 +89,7 @@ func (b *builtin) collect(ctx context.Context, c *conn) {
 	}
 }
 
-// nobodyListens tells the errors that mean there is no such process, from those of one that does not answer.
-func nobodyListens(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || isRefused(err)
-}
-
-// start runs slipway-shim. The socket is made here and handed over, so that a connection can be made at once and is
-// answered as soon as the shim has adopted what its predecessor left.
+// start runs slipway-shim. When it returns, connections can be made; they are answered once the shim has adopted what its predecessor left.
 func (b *builtin) start() error {
 	path, err := b.m.binary()
 	if err != nil {
@@ -105,39 +98,15 @@ func (b *builtin) start() error {
 	if err := os.MkdirAll(b.dir, 0o711); err != nil {
 		return fmt.Errorf("cannot make directory of the shim: %w", err)
 	}
-	if err := os.Remove(b.socket()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot remove the socket of a dead shim: %w", err)
-	}
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: b.socket(), Net: "unix"})
-	if err != nil {
-		return fmt.Errorf("cannot listen for the shim: %w", err)
-	}
-	listener.SetUnlinkOnClose(false)
-	defer listener.Close()
-	if err := os.Chmod(b.socket(), 0o600); err != nil {
-		return err
-	}
-	socket, err := listener.File()
-	if err != nil {
-		return err
-	}
-	defer socket.Close()
 	log, err := openLog(filepath.Join(b.dir, "log"))
 	if err != nil {
 		return fmt.Errorf("cannot open log of the shim: %w", err)
 	}
 	defer log.Close()
-	cmd := exec.Command(path, "serve", "--state", b.dir, "--listen-fd", "3", "--events", b.m.events.path, "--keeper", filepath.Join(b.m.conf.State, keeperSocket))
-	cmd.ExtraFiles = []*os.File{socket}
+	cmd := exec.Command(path, "serve", "--state", b.dir, "--events", b.m.events.path, "--keeper", filepath.Join(b.m.conf.State, keeperSocket))
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Dir = "/"
-	cmd.SysProcAttr = detached()
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("cannot run %s: %w", path, err)
-	}
-	// Only to take its status when it dies before us. It has no owner to wait for: the shim outlives the Manager.
-	go func() { _ = cmd.Wait() }()
-	return nil
+	cmd.Dir = filepath.VolumeName(b.dir) + string(filepath.Separator)
+	return ipc.Start(cmd, b.socket())
 }
 
 // openLog appends; a log that has grown beyond its bound is begun anew.

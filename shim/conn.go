@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
+	"github.com/slipwayd/slipway/internal/ipc"
 	"github.com/slipwayd/slipway/shim/server"
 )
 
@@ -59,7 +60,7 @@ func dial(ctx context.Context, address string) (net.Conn, error) {
 		}
 		path = rest
 	}
-	return dialLocal(ctx, path)
+	return ipc.Dial(ctx, path)
 }
 
 // call makes one RPC. Errors have errdefs kinds; Unavailable means that nobody knows whether it was done.
@@ -75,7 +76,7 @@ func (c *conn) callService(ctx context.Context, service, ns, method string, req,
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, ttrpc.ErrClosed), errors.Is(err, net.ErrClosed), isBroken(err):
+	case errors.Is(err, ttrpc.ErrClosed), errors.Is(err, net.ErrClosed), ipc.Broken(err):
 		return fmt.Errorf("the shim went away during %s: %w", method, errdefs.ErrUnavailable)
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		return fmt.Errorf("the shim did not answer %s in time: %w", method, err)

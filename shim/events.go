@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"sync"
 
 	events "github.com/containerd/containerd/api/services/ttrpc/events/v1"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/ttrpc"
+	"github.com/slipwayd/slipway/internal/ipc"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -25,16 +24,9 @@ type eventServer struct {
 }
 
 func listenEvents(path string, receive func(*types.Envelope)) (*eventServer, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("cannot remove old socket for events: %w", err)
-	}
-	l, err := net.Listen("unix", path)
+	l, err := ipc.Listen(path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen for events of shims: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
-		return nil, err
+		return nil, fmt.Errorf("cannot take events of shims: %w", err)
 	}
 	server, err := ttrpc.NewServer()
 	if err != nil {

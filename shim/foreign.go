@@ -19,6 +19,7 @@ import (
 	runc "github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
+	"github.com/slipwayd/slipway/internal/ipc"
 	"github.com/slipwayd/slipway/internal/opaque"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -59,7 +60,7 @@ func (f *foreign) connection(ctx context.Context) (*conn, error) {
 		return nil, &goneError{errors.New("it is not running")}
 	}
 	c, err := connect(ctx, r.Address, r.Version, f.e.ns, f.e.id)
-	if nobodyListens(err) {
+	if ipc.Nobody(err) {
 		return nil, &goneError{err}
 	}
 	if err != nil {
@@ -121,7 +122,7 @@ func (f *foreign) runStart(ctx context.Context) ([]byte, error) {
 	e := f.e
 	params := &bootstrap.BootstrapParams{
 		InstanceID: e.id, Namespace: e.ns, ContainerdVersion: "2.3.0", ContainerdGrpcAddress: f.m.conf.Address,
-		ContainerdTtrpcAddress: f.m.events.path,
+		ContainerdTtrpcAddress: foreignEvents(f.m.conf.Address, f.m.events.path),
 	}
 	var old []byte
 	if o := e.record.Options; o != nil {
@@ -174,9 +175,9 @@ func (f *foreign) command(ctx context.Context, input []byte, action string) ([]b
 	}
 	cmd := exec.CommandContext(ctx, binary, append(args, action)...)
 	cmd.Dir = e.bundle.path
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=2", "MAX_SHIM_VERSION=3", "TTRPC_ADDRESS="+f.m.events.path,
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=2", "MAX_SHIM_VERSION=3", "TTRPC_ADDRESS="+foreignEvents(f.m.conf.Address, f.m.events.path),
 		"GRPC_ADDRESS="+f.m.conf.Address, "NAMESPACE="+e.ns)
-	cmd.SysProcAttr = detached()
+	cmd.SysProcAttr = ipc.Detached()
 	cmd.Stdin = bytes.NewReader(input)
 	var out, complaint limited
 	cmd.Stdout, cmd.Stderr = &out, &complaint

@@ -9,7 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
+	"github.com/slipwayd/slipway/internal/ipc"
 	"github.com/slipwayd/slipway/shim/server"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -91,7 +91,10 @@ func (v *invocation) start(stdin io.Reader, stdout io.Writer) error {
 	if err := v.call(ctx, client, server.Extras, "Reserve", &task.StateRequest{ID: v.id}, &emptypb.Empty{}); err != nil {
 		return err
 	}
-	address := "unix://" + v.socket()
+	address, err := ipc.Public(v.socket())
+	if err != nil {
+		return err
+	}
 	if err := os.WriteFile("address", []byte(address), 0o600); err != nil { // where containerd up to 1.7 looks for it
 		return fmt.Errorf("cannot write address into the bundle: %w", err)
 	}
@@ -164,7 +167,7 @@ func (v *invocation) shim() (*ttrpc.Client, error) {
 	}
 	base := os.Getenv("SLIPWAY_SHIM_STATE")
 	if base == "" {
-		base = "/run/slipway-shim"
+		base = defaultState()
 	}
 	sum := sha256.Sum256([]byte(v.events + " " + v.namespace)) // socket paths must be short
 	v.state = filepath.Join(base, hex.EncodeToString(sum[:6]))
@@ -188,13 +191,13 @@ func (v *invocation) shim() (*ttrpc.Client, error) {
 
 // connect makes sure that a shim answers, and not only that it listens.
 func (v *invocation) connect() (*ttrpc.Client, error) {
-	conn, err := net.DialTimeout("unix", v.socket(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	conn, err := ipc.Dial(ctx, v.socket())
 	if err != nil {
 		return nil, fmt.Errorf("cannot connect to the shim: %w", err)
 	}
 	client := ttrpc.NewClient(conn)
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
 	if err := v.call(ctx, client, server.ServiceV3, "Connect", &task.ConnectRequest{}, &task.ConnectResponse{}); err != nil {
 		client.Close()
 		return nil, fmt.Errorf("the shim does not answer (its log is %s): %w", filepath.Join(v.state, "log"), err)
@@ -208,34 +211,12 @@ func (v *invocation) spawn() error {
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(v.socket()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: v.socket(), Net: "unix"})
-	if err != nil {
-		return err
-	}
-	defer listener.Close()
-	listener.SetUnlinkOnClose(false)
-	if err := os.Chmod(v.socket(), 0o600); err != nil {
-		return err
-	}
-	socket, err := listener.File()
-	if err != nil {
-		return err
-	}
-	defer socket.Close()
 	log, err := os.OpenFile(filepath.Join(v.state, "log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(self, "serve", "--state", v.state, "--listen-fd", "3", "--events", v.events, "--namespace", v.namespace)
-	cmd.ExtraFiles = []*os.File{socket}
-	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
-	cmd.SysProcAttr = detached()
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	return cmd.Process.Release()
+	cmd := exec.Command(self, "serve", "--state", v.state, "--events", v.events, "--namespace", v.namespace)
+	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, filepath.VolumeName(v.state)+string(filepath.Separator)
+	return ipc.Start(cmd, v.socket())
 }

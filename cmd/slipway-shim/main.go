@@ -49,9 +49,9 @@ func runServe(args []string) error {
 	var c serveConfig
 	f := flag.NewFlagSet("serve", flag.ContinueOnError)
 	f.StringVar(&c.state, "state", "", "directory for what another shim needs to adopt the containers")
-	f.StringVar(&c.address, "address", "", "unix socket to listen on")
+	f.StringVar(&c.address, "address", "", "socket to listen on (on Windows a file that is to name a pipe, or a pipe)")
 	f.IntVar(&c.listenFd, "listen-fd", 0, "descriptor of a socket that listens already, instead of an address")
-	f.StringVar(&c.events, "events", os.Getenv("TTRPC_ADDRESS"), "unix socket that takes events, by containerd's ttrpc events service")
+	f.StringVar(&c.events, "events", os.Getenv("TTRPC_ADDRESS"), "socket that takes events, by containerd's ttrpc events service")
 	f.StringVar(&c.keeper, "keeper", "", "unix socket of a daemon that keeps terminals, so that they outlive this shim")
 	f.StringVar(&c.namespace, "namespace", "", "namespace of requests that name none")
 	if err := f.Parse(args); err != nil {

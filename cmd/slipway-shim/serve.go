@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containerd/ttrpc"
+	"github.com/slipwayd/slipway/internal/ipc"
 	"github.com/slipwayd/slipway/shim/fdstore"
 	"github.com/slipwayd/slipway/shim/server"
 )
@@ -56,8 +57,7 @@ func serve(c serveConfig) error {
 		return err
 	}
 	events := server.NewForwarder(func(ctx context.Context) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", strings.TrimPrefix(c.events, "unix://"))
+		return ipc.Dial(ctx, strings.TrimPrefix(c.events, "unix://"))
 	}, c.log)
 	defer events.Close()
 	end := make(chan struct{})
@@ -113,7 +113,7 @@ func keeper(socket string) server.Keeper {
 	return fdstore.Client{Path: socket}
 }
 
-// listen takes the socket that was handed over, or makes one that only root may use.
+// listen takes the socket that was handed over, or makes one.
 func listen(c serveConfig) (net.Listener, error) {
 	if c.listenFd > 0 {
 		f := os.NewFile(uintptr(c.listenFd), "socket")
@@ -124,17 +124,7 @@ func listen(c serveConfig) (net.Listener, error) {
 		}
 		return l, nil
 	}
-	if err := os.Remove(c.address); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("cannot remove old socket: %w", err)
-	}
-	l, err := net.Listen("unix", c.address)
-	if err != nil {
-		return nil, fmt.Errorf("cannot listen: %w", err)
-	}
-	if err := os.Chmod(c.address, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
+	return ipc.Listen(c.address)
 }
 
 // idler gives memory back when nothing was asked for a while.

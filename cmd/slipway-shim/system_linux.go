@@ -4,7 +4,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/opencontainers/runc/libcontainer/capabilities"
 	"github.com/opencontainers/runc/libcontainer/seccomp"
@@ -12,8 +11,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 )
 
-// detached gives the shim a session of its own.
-func detached() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
+// defaultState is where shims of a stock containerd have their directories.
+func defaultState() string { return "/run/slipway-shim" }
 
 // platformFeatures tells what libcontainer can do on this machine.
 func platformFeatures(f *features.Features) {

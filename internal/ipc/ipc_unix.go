@@ -1,6 +1,6 @@
 //go:build !windows
 
-package endpoint
+package ipc
 
 import (
 	"context"
@@ -39,3 +39,5 @@ func nobody(err error) bool {
 func broken(err error) bool {
 	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
+
+func public(address string) (string, error) { return "unix://" + address, nil }

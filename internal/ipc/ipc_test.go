@@ -1,4 +1,4 @@
-package endpoint_test
+package ipc_test
 
 import (
 	"io"
@@ -6,16 +6,16 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/slipwayd/slipway/internal/endpoint"
+	"github.com/slipwayd/slipway/internal/ipc"
 )
 
 func TestMeet(t *testing.T) {
 	address := filepath.Join(t.TempDir(), "sock")
-	if _, err := endpoint.Dial(t.Context(), address); !endpoint.Nobody(err) {
+	if _, err := ipc.Dial(t.Context(), address); !ipc.Nobody(err) {
 		t.Fatalf("Dial where nobody ever was: %v", err)
 	}
 	for range 2 { // the second time over what the first left
-		l, err := endpoint.Listen(address)
+		l, err := ipc.Listen(address)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -25,7 +25,7 @@ func TestMeet(t *testing.T) {
 				c.Close()
 			}
 		}()
-		c, err := endpoint.Dial(t.Context(), address)
+		c, err := ipc.Dial(t.Context(), address)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -42,7 +42,7 @@ func TestMeet(t *testing.T) {
 		if _, err := os.Stat(address); err != nil {
 			t.Errorf("the file of the address does not stay: %v", err)
 		}
-		if _, err := endpoint.Dial(t.Context(), address); !endpoint.Nobody(err) {
+		if _, err := ipc.Dial(t.Context(), address); !ipc.Nobody(err) {
 			t.Errorf("Dial where nobody is any more: %v", err)
 		}
 	}
@@ -50,7 +50,7 @@ func TestMeet(t *testing.T) {
 
 func TestBroken(t *testing.T) {
 	address := filepath.Join(t.TempDir(), "sock")
-	l, err := endpoint.Listen(address)
+	l, err := ipc.Listen(address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestBroken(t *testing.T) {
 		c, _ := l.Accept()
 		accepted <- c
 	}()
-	c, err := endpoint.Dial(t.Context(), address)
+	c, err := ipc.Dial(t.Context(), address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestBroken(t *testing.T) {
 	for err == nil {
 		_, err = io.WriteString(c, "x")
 	}
-	if !endpoint.Broken(err) {
+	if !ipc.Broken(err) {
 		t.Errorf("writing to one who has gone: %v", err)
 	}
 }

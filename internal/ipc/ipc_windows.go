@@ -1,4 +1,4 @@
-package endpoint
+package ipc
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/Microsoft/go-winio"
@@ -54,20 +53,28 @@ func listen(address string) (net.Listener, error) {
 }
 
 func dial(ctx context.Context, address string) (net.Conn, error) {
+	name, err := public(address)
+	if err != nil {
+		return nil, err
+	}
+	return winio.DialPipeContext(ctx, name)
+}
+
+func public(address string) (string, error) {
 	if isPipe(address) {
-		return winio.DialPipeContext(ctx, address)
+		return address, nil
 	}
 	f, err := os.Open(address)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	defer f.Close()
 	name := make([]byte, maxName+1)
 	n, err := f.Read(name)
 	if err != nil || n > maxName || !isPipe(string(name[:n])) {
-		return nil, fmt.Errorf("%s names no pipe", filepath.Clean(address))
+		return "", fmt.Errorf("%s names no pipe", address)
 	}
-	return winio.DialPipeContext(ctx, string(name[:n]))
+	return string(name[:n]), nil
 }
 
 func nobody(err error) bool { return errors.Is(err, fs.ErrNotExist) }

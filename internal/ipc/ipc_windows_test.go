@@ -1,4 +1,4 @@
-package endpoint_test
+package ipc_test
 
 import (
 	"os"
@@ -6,18 +6,18 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/slipwayd/slipway/internal/endpoint"
+	"github.com/slipwayd/slipway/internal/ipc"
 )
 
 // Nobody takes the name of a pipe whose owner lives, and no file leads to anything but a pipe.
 func TestPipes(t *testing.T) {
 	address := `\\.\pipe\slipway-test-` + filepath.Base(t.TempDir())
-	l, err := endpoint.Listen(address)
+	l, err := ipc.Listen(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if second, err := endpoint.Listen(address); err == nil {
+	if second, err := ipc.Listen(address); err == nil {
 		second.Close()
 		t.Error("a pipe has two owners")
 	}
@@ -26,7 +26,7 @@ func TestPipes(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if c, err := endpoint.Dial(t.Context(), file); err == nil || endpoint.Nobody(err) {
+		if c, err := ipc.Dial(t.Context(), file); err == nil || ipc.Nobody(err) {
 			t.Errorf("Dial by a file with %.20q = %v, %v", text, c, err)
 		}
 	}
