@@ -20,6 +20,9 @@ const (
 	labelGIDMap      = "containerd.io/snapshot/gidmapping"
 )
 
+// unpackKeyPrefix begins the keys of snapshots that a layer is unpacked into (containerd's core/snapshots, UnpackKeyPrefix).
+const unpackKeyPrefix = "extract-"
+
 // Snapshots is the graph of one driver's snapshots in one namespace. An active snapshot or view has a key; commit gives it a
 // name, and names and keys are one set.
 type Snapshots struct {
@@ -79,6 +82,7 @@ func (s Snapshots) layer(snapshot Snapshot) (storage.Layer, error) {
 	l := storage.Layer{
 		ID: snapshot.LayerID, Kind: snapshot.Kind,
 		UIDMap: snapshot.Labels[labelUIDMap], GIDMap: snapshot.Labels[labelGIDMap],
+		Unpack: snapshot.Kind == storage.Active && strings.HasPrefix(snapshot.Key, unpackKeyPrefix),
 	}
 	for k, v := range snapshot.Labels {
 		if strings.HasPrefix(k, labelInherited) || k == labelSnapshotRef {

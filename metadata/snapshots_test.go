@@ -406,3 +406,23 @@ func TestIngests(t *testing.T) {
 		return nil
 	})
 }
+
+// Drivers may do less for snapshots that a layer is unpacked into.
+func TestUnpackSnapshots(t *testing.T) {
+	db := open(t)
+	update(t, db, func(tx *Tx) error {
+		graph := tx.Snapshots("default", "windows")
+		for key, want := range map[string]bool{"extract-1 sha256:x": true, "container": false, "x extract-": false} {
+			if _, layer, err := graph.Prepare(key, "", storage.Active, nil); err != nil || layer.Unpack != want {
+				t.Errorf("Prepare(%q): %+v, %v", key, layer, err)
+			}
+		}
+		if _, err := graph.Commit("extract-name", "extract-1 sha256:x", CommitOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if layer, err := graph.Layer("extract-name"); err != nil || layer.Unpack {
+			t.Errorf("of a committed snapshot: %+v, %v", layer, err)
+		}
+		return nil
+	})
+}

@@ -36,6 +36,8 @@ type Layer struct {
 	// UIDMap and GIDMap ("container:host:size[,…]") ask for mounts that show files owned by those ids; empty for none.
 	UIDMap, GIDMap string
 	Labels         map[string]string // those of the snapshot; a driver may read what it documents
+	// Unpack says of an Active layer that Apply will fill it and nobody write into it by its mounts: clients' "extract-" snapshots.
+	Unpack bool
 }
 
 // Usage is what a layer alone takes on disk, without its parents.
@@ -52,7 +54,8 @@ type Driver interface {
 	// Mounts answers how to mount l: writable for Active, read-only for View and Committed. NotFound when l or a parent is
 	// missing. It changes nothing on disk and mounts nothing.
 	Mounts(ctx context.Context, l Layer) ([]Mount, error)
-	// Apply writes an uncompressed tar (OCI image-spec layer.md, "Changesets": whiteouts and opaque markers) into the layer, which must be empty. It is durable when it
+	// Apply writes an uncompressed tar (OCI image-spec layer.md, "Changesets": whiteouts and opaque markers) into the layer, which must be empty
+	// and was best made with Unpack: a driver may need to know (FailedPrecondition). It is durable when it
 	// returns nil; after an error the layer is in no defined state and the caller removes it. It never writes outside the
 	// layer, whatever the tar says. diff is read to its end only as far as the tar needs; the caller drains the rest.
 	Apply(ctx context.Context, l Layer, diff io.Reader) (Usage, error)
