@@ -129,7 +129,7 @@ func New(p Parts) (*Engine, error) {
 	if p.Log == nil {
 		p.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := checkLazy(p.Lazy.Mode); err != nil {
+	if err := p.Lazy.check(); err != nil {
 		return nil, err
 	}
 	for _, dir := range []string{p.Root, p.State} {

@@ -17,27 +17,14 @@ import (
 	"github.com/slipwayd/slipway/storage"
 )
 
-// Whether layers are left in their registry until they are read. LabelLazy on a namespace, or on the image that a pull records, holds
-// one of these.
-const (
-	LazyAuto   = "auto"   // layers that can be and are large enough
-	LazyAlways = "always" // all layers that can be
-	LazyNever  = "never"
-
-	LabelLazy = "slipway.io/lazy"
-	// LabelLazyIndex is on a snapshot that was pulled lazily, with the kind of its index; LabelLazyReason is on one that was
-	// not and says why.
-	LabelLazyIndex  = "slipway.io/lazy-index"
-	LabelLazyReason = "slipway.io/lazy-reason"
-)
-
 // LazyOptions of an engine. The zero value is what the daemon's configuration has as default.
 type LazyOptions struct {
-	Mode         string        // LazyAuto when empty
-	Minimum      int64         // LazyAuto's bytes of a blob, 0 for 1 MiB: a smaller one is here in the time its index takes
-	Delay        time.Duration // from the pull to the background's beginning, 0 for 10 s; below 0 the background does nothing by itself
-	Rate         int64         // bytes per second of the background, 0 for as fast as nobody minds
-	DockerConfig string        // docker's config.json for pulls whose client gives no credentials
+	Mode         string            // LazyAuto when empty
+	Images       map[string]string // modes by patterns of names of images without tag, as path.Match has them; the longest that matches counts
+	Minimum      int64             // LazyAuto's bytes of a blob, 0 for 1 MiB: a smaller one is here in the time its index takes
+	Delay        time.Duration     // from the pull to the background's beginning, 0 for 10 s; below 0 the background does nothing by itself
+	Rate         int64             // bytes per second of the background, 0 for as fast as nobody minds
+	DockerConfig string            // docker's config.json for pulls whose client gives no credentials
 }
 
 func (o LazyOptions) withDefaults() LazyOptions {
@@ -51,30 +38,6 @@ func (o LazyOptions) withDefaults() LazyOptions {
 		o.Delay = 10 * time.Second
 	}
 	return o
-}
-
-// checkLazy is InvalidArgument for a mode that there is not.
-func checkLazy(mode string) error {
-	switch mode {
-	case "", LazyAuto, LazyAlways, LazyNever:
-		return nil
-	}
-	return fmt.Errorf("lazy must be auto, always or never, not %.100q: %w", mode, errdefs.ErrInvalidArgument)
-}
-
-// lazyMode is how a pull into a namespace is done: as the pull says, or the namespace's label, or the configuration.
-func (e *Engine) lazyMode(ctx context.Context, namespace, asked string) (string, error) {
-	if err := checkLazy(asked); err != nil || asked != "" {
-		return asked, err
-	}
-	ns, err := e.GetNamespace(ctx, namespace)
-	if err != nil && !errdefs.IsNotFound(err) {
-		return "", err
-	}
-	if mode := ns.Labels[LabelLazy]; mode != "" && checkLazy(mode) == nil {
-		return mode, nil
-	}
-	return e.lazy.Mode, nil
 }
 
 // lazyPull is what one pull knows of leaving layers where they are. nil leaves none.
@@ -148,10 +111,10 @@ func (p *lazyPull) source(l image.Layer) storage.Source {
 	return src
 }
 
-func (p *lazyPull) refuse(chain digest.Digest, why error) {
+func (p *lazyPull) refuse(chain digest.Digest, why string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.reasons[chain] = fmt.Sprintf("%.1000s", why)
+	p.reasons[chain] = why
 }
 
 // reason is why a layer was not pulled lazily; empty when it was, or was not tried.

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipwayd/slipway/image"
@@ -29,10 +31,11 @@ func (l imageLayers) Offer(ctx context.Context, layer image.Layer, remote *regis
 	defer cancel()
 	x, err := l.index(ctx, layer, remote)
 	if err != nil {
-		l.lazy.refuse(layer.Chain, err)
+		why := plainReason(layer.Desc.Digest, err)
+		l.lazy.refuse(layer.Chain, why)
 		if !errors.Is(err, errNotLazy) {
 			l.s.e.publish(l.s.scope.Namespace, "/lazy/fallback", LazyFallback{Image: layer.Image, Layer: layer.Desc.Digest.String(),
-				Snapshot: layer.Chain.String(), Reason: err.Error()})
+				Snapshot: layer.Chain.String(), Reason: why})
 		}
 		return nil, err
 	}
@@ -42,6 +45,18 @@ func (l imageLayers) Offer(ctx context.Context, layer image.Layer, remote *regis
 }
 
 var errNotLazy = errors.New("layers are pulled in full, as asked")
+
+// plainReason is why a layer is not pulled lazily as people read it beside the layer's name: without that name, and without the kinds by
+// which programs tell errors apart.
+func plainReason(layer digest.Digest, err error) string {
+	s := strings.NewReplacer(" of layer "+layer.String(), "", "layer "+layer.String(), "it", "\n", "; ").Replace(err.Error())
+	for _, kind := range []error{errdefs.ErrNotFound, errdefs.ErrNotImplemented, errdefs.ErrInvalidArgument, errdefs.ErrOutOfRange, errdefs.ErrUnavailable,
+		errdefs.ErrDataLoss, errdefs.ErrFailedPrecondition} {
+		s = strings.NewReplacer("; "+kind.Error()+"; ", "; ", ": "+kind.Error()+"; ", "; ").Replace(s)
+		s = strings.TrimSuffix(strings.TrimSuffix(s, "; "+kind.Error()), ": "+kind.Error())
+	}
+	return fmt.Sprintf("%.1000s", s)
+}
 
 // Foresee implements image.Scout.
 func (l imageLayers) Foresee(ctx context.Context, remote *registry.Remote, layers []ocispec.Descriptor) {
@@ -112,7 +127,7 @@ func (l imageLayers) own(ctx context.Context, d ocispec.Descriptor, remote *regi
 		return x, errNotLazy
 	}
 	if l.lazy.mode == LazyAuto && d.Size < l.s.e.lazy.Minimum {
-		return x, fmt.Errorf("with %d bytes it is here as soon as its index would be", d.Size)
+		return x, fmt.Errorf("it is small: its %d bytes are here as soon as its index would be", d.Size)
 	}
 	if _, err := l.s.e.imageStore(l.s.scope).Info(ctx, d.Digest); err == nil {
 		return x, errors.New("its blob was here before")

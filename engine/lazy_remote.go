@@ -62,12 +62,12 @@ func (s *Snapshots) prepareRemote(ctx context.Context, parent string, labels map
 	if _, err := s.Stat(ctx, offer.chain); err == nil {
 		return
 	}
-	mode, err := s.e.lazyMode(ctx, s.scope.Namespace, "")
+	mode, err := s.e.lazyMode(ctx, s.scope.Namespace, offer.ref, "")
 	if err == nil && mode != LazyNever {
 		err = s.attachRemote(ctx, offer, mode, parent, labels)
 	}
 	if err != nil {
-		s.e.log.Info("a layer is pulled in full", "image", offer.ref, "layer", offer.layer, "reason", err)
+		s.e.log.Info("a layer is pulled in full", "image", offer.ref, "layer", offer.layer, "reason", plainReason(offer.layer, err))
 	}
 }
 

@@ -35,7 +35,7 @@ type PullOptions struct {
 	Platforms    []ocispec.Platform // empty for the host's
 	AllPlatforms bool
 	Unpacks      []Unpack // empty: fetch only
-	Lazy         string   // LazyAuto, LazyAlways or LazyNever; empty for what the namespace or the configuration says
+	Lazy         string   // LazyAuto, LazyAlways or LazyNever; empty for what labels or the configuration say
 	// Records answers the image records to write for what was pulled. After an error in it nothing is recorded.
 	Records  func(image.Result) ([]metadata.Image, error)
 	Progress image.ProgressFunc
@@ -50,7 +50,7 @@ func (e *Engine) Pull(ctx context.Context, sc Scope, o PullOptions) (_ []metadat
 		return nil, err
 	}
 	defer release()
-	mode, err := e.lazyMode(ctx, sc.Namespace, o.Lazy)
+	mode, err := e.lazyMode(ctx, sc.Namespace, o.Ref, o.Lazy)
 	if err != nil {
 		return nil, err
 	}
@@ -149,6 +149,9 @@ func (e *Engine) recordImages(ctx context.Context, sc Scope, records []metadata.
 			img, err := images.Create(r)
 			var event Payload = ImageCreate{Name: r.Name, Labels: r.Labels}
 			if errdefs.IsAlreadyExists(err) {
+				if r, err = keepMode(images, r); err != nil {
+					return err
+				}
 				img, err = images.Update(r, "target", "labels")
 				event = ImageUpdate{Name: r.Name, Labels: r.Labels}
 			}

@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/slipwayd/slipway/engine"
 	"github.com/slipwayd/slipway/engine/pods"
 	"github.com/slipwayd/slipway/image/registry"
 )
@@ -77,6 +79,7 @@ func (s *imageService) PullImage(ctx context.Context, r *runtime.PullImageReques
 	if o.Ref == "" {
 		return nil, fmt.Errorf("no image is named: %w", errdefs.ErrInvalidArgument)
 	}
+	o.Lazy = cmp.Or(r.GetImage().GetAnnotations()[engine.LabelLazy], r.GetSandboxConfig().GetAnnotations()[engine.LabelLazy])
 	if err := credentials(&o, r.Auth); err != nil {
 		return nil, err
 	}

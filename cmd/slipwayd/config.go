@@ -62,17 +62,18 @@ type providerConfig struct {
 }
 
 type lazyConfig struct {
-	Mode          string   `toml:"mode"`
-	Path          string   `toml:"path"`
-	Cache         size     `toml:"cache"`
-	Keep          size     `toml:"keep"`
-	Deadline      duration `toml:"deadline"`
-	Background    bool     `toml:"background"`
-	Delay         duration `toml:"delay"`
-	Rate          size     `toml:"rate"`
-	Passthrough   bool     `toml:"passthrough"`
-	TrustKeys     []string `toml:"trust_keys"`
-	TrustRegistry bool     `toml:"trust_registry"`
+	Mode          string            `toml:"mode"`
+	Images        map[string]string `toml:"images"`
+	Path          string            `toml:"path"`
+	Cache         size              `toml:"cache"`
+	Keep          size              `toml:"keep"`
+	Deadline      duration          `toml:"deadline"`
+	Background    bool              `toml:"background"`
+	Delay         duration          `toml:"delay"`
+	Rate          size              `toml:"rate"`
+	Passthrough   bool              `toml:"passthrough"`
+	TrustKeys     []string          `toml:"trust_keys"`
+	TrustRegistry bool              `toml:"trust_registry"`
 }
 
 type metricsConfig struct {
@@ -183,7 +184,8 @@ config_path = %q
 
 [lazy]
 # Whether layers are used before they are here: auto (those that can be and are large enough), always (all that can be), never.
-# A namespace's label slipway.io/lazy and slipway pull --lazy win over this.
+# What is said of an image wins over it: slipway pull --lazy, the annotation slipway.io/lazy of CRI's image or pod, that label on the image's
+# record, [lazy.images] below; and then the label of the namespace.
 mode = "auto"
 # The FUSE server's binary. Empty: slipway-fuse beside slipwayd, then in PATH.
 path = ""
@@ -204,6 +206,10 @@ passthrough = true
 trust_keys = []
 # Believe all indexes that a registry lists beside an image. Whoever may push there then decides what lazy layers hold.
 trust_registry = false
+
+# Modes of images by their names without tag. * stands for anything but a slash; the longest pattern that matches counts:
+# [lazy.images]
+# "registry.example/team/*" = "always"
 
 [gc]
 # How long after the last deletion unreferenced content and layers are collected.

@@ -154,6 +154,7 @@ type PullOptions struct {
 	Handler     string // runtime class it is for: its snapshotter gets the layers
 	Credentials registry.CredentialFunc
 	Who         string // tells credentials apart; calls that differ in it do not join
+	Lazy        string // engine.LazyAuto, LazyAlways or LazyNever; empty for what labels or the configuration say
 }
 
 // Pull fetches and unpacks an image and answers its ID.
@@ -162,7 +163,7 @@ func (m *Manager) Pull(ctx context.Context, o PullOptions) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	key := fmt.Sprintf("%s %s %s", o.Ref, r.Snapshotter, o.Who)
+	key := fmt.Sprintf("%s %s %s %s", o.Ref, r.Snapshotter, o.Lazy, o.Who)
 	m.pulling.mu.Lock()
 	p := m.pulling.all[key]
 	if p == nil {
@@ -213,7 +214,7 @@ func (m *Manager) pull(ctx context.Context, o PullOptions, snapshotter string, n
 	}
 	var id string
 	_, err = m.e.Pull(ctx, scope, engine.PullOptions{
-		Ref: o.Ref, Progress: note, Remote: registry.Options{Credentials: o.Credentials}, Unpacks: []engine.Unpack{{Snapshotter: snapshotter}},
+		Ref: o.Ref, Lazy: o.Lazy, Progress: note, Remote: registry.Options{Credentials: o.Credentials}, Unpacks: []engine.Unpack{{Snapshotter: snapshotter}},
 		Records: func(r imagepkg.Result) ([]metadata.Image, error) {
 			detail, err := m.e.ImageDetail(ctx, scope, metadata.Image{Name: r.Name, Target: r.Target})
 			if err != nil {

@@ -97,7 +97,7 @@ func (s *Store) Get(layer digest.Digest) ([]byte, error) {
 	}
 	data, err := readSmall(name, maxDocument)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no index of layer %s was recorded: %w", layer, errdefs.ErrNotFound)
+		return nil, fmt.Errorf("no index of layer %s was recorded on this host: %w", layer, errdefs.ErrNotFound)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the index of layer %s: %w", layer, err)
