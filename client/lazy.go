@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -29,7 +30,7 @@ type LazyLayer struct {
 	Reads   *LayerReads   `json:"reads,omitempty"`  // of one that is served; counts since its server started
 }
 
-// LayerReads is how a served layer is read, in bytes but for the last three.
+// LayerReads is how a served layer is read, in bytes but for what counts reads.
 type LayerReads struct {
 	Files      int64 `json:"files"`      // of all its files
 	Here       int64 `json:"here"`       // of files that were opened, here now
@@ -40,6 +41,17 @@ type LayerReads struct {
 	Count      int64 `json:"count"`      // reads
 	Waited     int64 `json:"waited"`     // reads that found something missing
 	Failed     int64 `json:"failed"`
+
+	HitRate *float64 `json:"hitRate,omitempty"` // part of the reads that did not have to wait, 0 to 1; nil before the first
+}
+
+// hitRate is Count and Waited in one number.
+func hitRate(count, waited int64) *float64 {
+	if count == 0 {
+		return nil
+	}
+	rate := float64(count-waited) / float64(count)
+	return &rate
 }
 
 // LazyLayers lists the layers of the image of that full name for the daemon's platform, the base first. NotFound when there is no such
@@ -58,15 +70,63 @@ func (c *Client) LazyLayers(ctx context.Context, image string) ([]LazyLayer, err
 		if w.Mode == LayerLazy {
 			layers[i].Reads = &LayerReads{
 				Files: w.FileBytes, Here: w.HereBytes, Demand: w.DemandBytes, Profile: w.ProfileBytes, Background: w.BackgroundBytes,
-				Read: w.ReadBytes, Count: w.Reads, Waited: w.WaitedReads, Failed: w.ReadErrors,
+				Read: w.ReadBytes, Count: w.Reads, Waited: w.WaitedReads, Failed: w.ReadErrors, HitRate: hitRate(w.Reads, w.WaitedReads),
 			}
 		}
 	}
 	return layers, nil
 }
 
-// WaitLazy hurries the layers of the image of that full name that are still in their registry, and returns when all are here.
-func (c *Client) WaitLazy(ctx context.Context, image string) error {
+// waitProgress is how often is asked how much is here.
+const waitProgress = 250 * time.Millisecond
+
+// WaitLazy hurries the layers of the image of that full name that are still in their registry, and returns when all are here. Until
+// then progress, which may be nil, is called from one goroutine with the events downloading, extracting and complete of these layers.
+func (c *Client) WaitLazy(ctx context.Context, image string, progress func(Progress)) error {
+	if progress == nil {
+		return c.waitLazy(ctx, image)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- c.waitLazy(ctx, image) }()
+	ticker := time.NewTicker(waitProgress)
+	defer ticker.Stop()
+	waited := map[digest.Digest]bool{}
+	for {
+		layers, _ := c.LazyLayers(ctx, image) // what is wrong, waitLazy says
+		for _, l := range layers {
+			if p, ok := l.progress(image, waited); ok {
+				progress(p)
+			}
+		}
+		select {
+		case err := <-done:
+			for _, l := range layers {
+				if err == nil && waited[l.Digest] {
+					progress(Progress{Event: "complete", Name: "layer-" + l.Digest.String(), Parents: []string{image}, Offset: l.Size, Total: l.Size, Digest: l.Digest.String()})
+				}
+			}
+			return err
+		case <-ticker.C:
+		}
+	}
+}
+
+// progress is how far a layer is that is on its way, which is then noted in waited.
+func (l LazyLayer) progress(image string, waited map[digest.Digest]bool) (Progress, bool) {
+	if l.Mode != LayerLazy {
+		return Progress{}, false
+	}
+	waited[l.Digest] = true
+	p := Progress{Event: "downloading", Name: "layer-" + l.Digest.String(), Parents: []string{image}, Offset: l.Reads.Background, Total: l.Size, Digest: l.Digest.String()}
+	if p.Offset >= p.Total {
+		p.Event = "extracting"
+	}
+	return p, true
+}
+
+func (c *Client) waitLazy(ctx context.Context, image string) error {
 	_, err := slipwayapi.NewLazyClient(c.conn).Wait(ctx, &slipwayapi.LazyWaitRequest{Image: image})
 	return err
 }

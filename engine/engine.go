@@ -112,6 +112,7 @@ type Engine struct {
 
 	recordedMu sync.Mutex      // lazy_record.go
 	recorded   map[string]bool // layers whose use is being noted
+	starts     startCounts     // metrics.go
 
 	stop context.CancelFunc // ends background work
 	bg   sync.WaitGroup     // background work, begun with e.background

@@ -217,6 +217,7 @@ func (e *Engine) replay(ctx context.Context, st *starting) error {
 		return err
 	}
 	if len(files) > 0 {
+		e.starts.replayed.Add(1)
 		e.publish(st.namespace, "/images/profile/replay", StartReplayed{describeProfile(p)})
 	}
 	return nil

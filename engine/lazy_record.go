@@ -175,6 +175,7 @@ func (r *startRecorder) keep() {
 		e.log.Warn("cannot keep what a start has read", "container", r.container, "err", err)
 		return
 	}
+	e.starts.recorded.Add(1)
 	e.publish(st.namespace, "/images/profile/record", StartRecorded{describeProfile(p)})
 	e.log.Debug("noted what a start reads", "container", r.container, "files", len(p.Files), "starts", p.Starts)
 }

@@ -22,6 +22,10 @@ type Metrics struct {
 	Lazy       *LazyMetrics // nil where no driver serves layers that are not here
 }
 
+// ProfileCounts tells of start profiles: how many are kept and in how many bytes, and how many starts were recorded, and pulls and
+// starts had a profile's files fetched ahead, since the engine was made.
+type ProfileCounts struct{ Kept, Bytes, Recorded, Replayed int64 }
+
 // PullCounts counts pulls since the engine was made; Running is how many there are now.
 type PullCounts struct{ Done, Failed, Running int64 }
 
@@ -39,12 +43,16 @@ type LazyMetrics struct {
 	FileBytes       int64            // of files of layers that are served and not here
 	BackgroundBytes int64            // that came in the background since the engine was made
 	Failing         int64            // layers that have not arrived when that was tried
-	Serving         bool             // whether a server answers; Stats is zero without
+	Profiles        ProfileCounts
+	Serving         bool // whether a server answers; Stats is zero without
 	Stats           storage.LazyStats
 }
 
 // pullCounts is PullCounts as pulls count.
 type pullCounts struct{ done, failed, running atomic.Int64 }
+
+// startCounts is ProfileCounts as starts count.
+type startCounts struct{ recorded, replayed atomic.Int64 }
 
 // begin counts a pull, whose result is at err when ended is called.
 func (c *pullCounts) begin(err *error) (ended func()) {
@@ -112,6 +120,11 @@ func (e *Engine) lazyMetrics(ctx context.Context) (*LazyMetrics, error) {
 			continue
 		}
 		m = &LazyMetrics{Layers: map[string]int64{}, BackgroundBytes: e.filler.total.Load(), Failing: e.filler.failing()}
+		m.Profiles = ProfileCounts{Recorded: e.starts.recorded.Load(), Replayed: e.starts.replayed.Load()}
+		if e.profiles != nil {
+			n, bytes := e.profiles.Size()
+			m.Profiles.Kept, m.Profiles.Bytes = int64(n), bytes
+		}
 		layers, err := lazy.Lazies(ctx, false)
 		if err != nil {
 			return nil, err

@@ -71,7 +71,7 @@ func (r lazyRow) columns() []string {
 		return []string{r.Name, r.modes(), "all", "", "", "", ""}
 	}
 	hits := ""
-	if sum.Count > 0 {
+	if sum.Count > 0 { // over all layers, so not the mean of their rates
 		hits = fmt.Sprintf("%.0f%%", 100*float64(sum.Count-sum.Waited)/float64(sum.Count))
 	}
 	return []string{r.Name, r.modes(), size(sum.Here) + " of " + size(sum.Files), size(sum.Demand), size(sum.Profile), size(sum.Background), hits}
@@ -111,7 +111,8 @@ func (a *app) tellLazy(ctx context.Context, c *client.Client, image string) {
 }
 
 func (a *app) waitCmd() *cobra.Command {
-	return &cobra.Command{
+	var quiet bool
+	cmd := &cobra.Command{
 		Use: "wait IMAGE...", Short: "Wait until all layers of images that were pulled lazily are here", Args: cobra.MinimumNArgs(1),
 		Long: `Fetch what is still in the registry of images that were pulled lazily, at full speed, and return when all of it is here: from then on
 the registry is not needed.`,
@@ -123,9 +124,19 @@ the registry is not needed.`,
 					if err != nil {
 						return err
 					}
-					return c.WaitLazy(cmd.Context(), img.Name)
+					return a.waitLazy(cmd.Context(), c, img.Name, quiet)
 				})
 			})
 		},
 	}
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print nothing")
+	return cmd
+}
+
+// waitLazy waits until all of an image is here, and shows how far that is.
+func (a *app) waitLazy(ctx context.Context, c *client.Client, image string, quiet bool) error {
+	show := newProgress(a.err, quiet)
+	err := c.WaitLazy(ctx, image, show.update)
+	show.finish(err)
+	return err
 }

@@ -189,6 +189,12 @@ func (a *app) imageForRun(ctx context.Context, c *client.Client, ref, policy, la
 		if errdefs.IsNotFound(err) && policy == "never" {
 			return img, fmt.Errorf("image %s is not here; slipway pull it, or leave out --pull never: %w", ref, errdefs.ErrNotFound)
 		}
+		if err == nil && lazy == "never" { // what was pulled otherwise is to be here too
+			if err = a.waitLazy(ctx, c, img.Name, false); errdefs.IsNotImplemented(err) { // containerd, which has no such layers
+				err = nil
+			}
+			return img, err
+		}
 		if err == nil || !errdefs.IsNotFound(err) {
 			return img, err
 		}

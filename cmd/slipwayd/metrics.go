@@ -69,6 +69,9 @@ var (
 	lazyFetched    = describe("lazy_fetched_bytes_total", "Bytes of blobs of lazy layers that were fetched; demand and profile since the FUSE server started.", "cause")
 	lazyRequests   = describe("lazy_requests_total", "Requests of the FUSE server to registries.")
 	lazyFailures   = describe("lazy_request_failures_total", "Requests of the FUSE server to registries that failed.")
+	profileCount   = describe("lazy_start_profiles", "Start profiles that are kept.")
+	profileBytes   = describe("lazy_start_profiles_bytes", "Bytes of start profiles that are kept.")
+	profileUses    = describe("lazy_start_profile_uses_total", "Starts that were recorded into a profile; pulls and starts for which one was replayed.", "use")
 	cacheBytes     = describe("lazy_cache_bytes", "Bytes in the cache of lazily pulled files.", "state")
 	cacheEvicted   = describe("lazy_cache_evicted_total", "Contents that were removed from the cache to make room.")
 	cacheRefused   = describe("lazy_cache_refused_total", "Writes that found no room in the cache.")
@@ -131,6 +134,10 @@ func collectLazy(m *engine.LazyMetrics, gauge func(*prometheus.Desc, int64, ...s
 	gauge(lazyFiles, m.FileBytes)
 	gauge(lazyFailing, m.Failing)
 	total(lazyFetched, float64(m.BackgroundBytes), "background")
+	gauge(profileCount, m.Profiles.Kept)
+	gauge(profileBytes, m.Profiles.Bytes)
+	total(profileUses, float64(m.Profiles.Recorded), "record")
+	total(profileUses, float64(m.Profiles.Replayed), "replay")
 	if !m.Serving {
 		gauge(lazyServing, 0)
 		return

@@ -89,7 +89,7 @@ func (l lazyOnly) Collect(to chan<- prometheus.Metric) {
 }
 
 func TestMetricsOfLazyLayers(t *testing.T) {
-	for serving, want := range map[bool]int{false: 5, true: 10} { // names of metrics
+	for serving, want := range map[bool]int{false: 8, true: 13} { // names of metrics
 		r := prometheus.NewPedanticRegistry()
 		r.MustRegister(lazyOnly{engine.LazyMetrics{Layers: map[string]int64{"estargz": 2, "spans": 1}, Arrived: 1, Serving: serving}})
 		families, err := r.Gather()

@@ -80,6 +80,13 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 
 func (k key) name() string { return k.image.Encoded() + "-" + k.args + suffix }
 
+// Size tells how many profiles are kept, and their bytes.
+func (s *Store) Size() (profiles int, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.kept), s.total
+}
+
 // Get answers the profile of an image with a command line. NotFound when there is none.
 func (s *Store) Get(image digest.Digest, args string) (*Profile, error) {
 	s.mu.Lock()
