@@ -38,8 +38,9 @@ var allowed = map[string][]string{
 	"image/reference":       {},
 	"image/lazyindex":       {"image", "image/reference", "content", "storage", "storage/lazyfuse", "internal"},
 	"network":               {"internal"},
+	"nri":                   {"internal"},
 	"spec":                  {"internal"},
-	"engine":                {"content", "storage", "platform", "shim", "metadata", "image", "image/reference", "image/lazyindex", "network", "internal", "spec"},
+	"engine":                {"content", "storage", "platform", "shim", "metadata", "image", "image/reference", "image/lazyindex", "network", "nri", "internal", "spec"},
 	"api":                   {"engine", "metadata", "shim", "storage", "content", "image", "internal", "spec"},
 	"client":                {"api", "spec", "image/reference", "storage", "internal"},
 	"cmd":                   {"*"},
@@ -58,6 +59,7 @@ var onlyIn = map[string][]string{
 	"oras.land/":                             {"image"},
 	"k8s.io/":                                {"api/cri"},
 	"github.com/containerd/containerd/v2":    {},
+	"github.com/containerd/nri":              {"nri"},
 	"github.com/google/go-containerregistry": {"testsuite", "cmd/demo", "ci"},
 }
 

@@ -78,6 +78,32 @@ func (r *Resources) memory(out *specs.LinuxResources, h Host) {
 	}
 }
 
+// ResourcesOf answers the limits that a document has, as far as CRI has words for them. It is nil for nil.
+func ResourcesOf(l *specs.LinuxResources) *Resources {
+	if l == nil {
+		return nil
+	}
+	r := &Resources{Unified: maps.Clone(l.Unified)}
+	if c := l.CPU; c != nil {
+		r.CPUPeriod, r.CPUQuota, r.CPUShares = int64(value(c.Period)), value(c.Quota), int64(value(c.Shares))
+		r.CPUs, r.MemoryNodes = c.Cpus, c.Mems
+	}
+	if m := l.Memory; m != nil {
+		r.Memory, r.Swap = value(m.Limit), value(m.Swap)
+	}
+	for _, h := range l.HugepageLimits {
+		r.Hugepages = append(r.Hugepages, HugepageLimit{PageSize: h.Pagesize, Limit: h.Limit})
+	}
+	return r
+}
+
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
 func (d *PodDocument) resources(s *specs.Spec) error {
 	r, err := d.Container.Resources.Linux(d.Host)
 	if err != nil {

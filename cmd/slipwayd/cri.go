@@ -6,11 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/slipwayd/slipway/api/cri"
 	"github.com/slipwayd/slipway/engine"
 	"github.com/slipwayd/slipway/engine/pods"
 	"github.com/slipwayd/slipway/network"
+	"github.com/slipwayd/slipway/nri"
 )
 
 // criConfig is the part of the configuration that kubelet's side of the daemon needs.
@@ -27,7 +31,18 @@ type criConfig struct {
 	StreamAddress  string                   `toml:"stream_address"`
 	StreamCert     string                   `toml:"stream_tls_cert"`
 	StreamKey      string                   `toml:"stream_tls_key"`
+	NRI            nriConfig                `toml:"nri"`
 	Runtimes       map[string]runtimeConfig `toml:"runtimes"`
+}
+
+// nriConfig is of plugins that see pods and adjust their containers.
+type nriConfig struct {
+	Enabled             bool     `toml:"enabled"`
+	Socket              string   `toml:"socket"`
+	PluginDir           string   `toml:"plugin_dir"`
+	ConfigDir           string   `toml:"config_dir"`
+	RegistrationTimeout duration `toml:"registration_timeout"`
+	RequestTimeout      duration `toml:"request_timeout"`
 }
 
 type runtimeConfig struct {
@@ -51,6 +66,10 @@ func defaultCRI() criConfig {
 		Enabled: true, DefaultRuntime: defaultClass, PauseImage: "registry.k8s.io/pause:3.10.1",
 		CNIConfDir: "/etc/cni/net.d", CNIBinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"},
 		CDISpecDirs: []string{"/etc/cdi", "/var/run/cdi"}, StreamAddress: "127.0.0.1:0",
+		NRI: nriConfig{
+			Socket: nri.DefaultSocket, PluginDir: "/opt/nri/plugins", ConfigDir: "/etc/nri/conf.d",
+			RegistrationTimeout: duration{5 * time.Second}, RequestTimeout: duration{2 * time.Second},
+		},
 	}
 }
 
@@ -85,6 +104,18 @@ cdi_spec_dirs = ["/etc/cdi", "/var/run/cdi"]
 stream_address = "127.0.0.1:0"
 stream_tls_cert = ""
 stream_tls_key = ""
+
+[cri.nri]
+# Let plugins of the Node Resource Interface see pods and adjust containers. Whoever may connect to the socket has the rights of root.
+enabled = false
+# Where plugins connect by themselves, which one runtime on a host can serve; empty for nowhere.
+socket = "/var/run/nri/nri.sock"
+# Programs NN-NAME that are started with the daemon, and their configuration: NN-NAME.conf or NAME.conf.
+plugin_dir = "/opt/nri/plugins"
+config_dir = "/etc/nri/conf.d"
+# How long a plugin may take to register, and for each request; one that takes longer is disconnected.
+registration_timeout = "5s"
+request_timeout = "2s"
 `
 
 // check refuses what could not work, before anything runs.
@@ -96,6 +127,9 @@ func (c criConfig) check() error {
 	}
 	if _, ok := c.Runtimes[c.DefaultRuntime]; !ok && c.DefaultRuntime != defaultClass {
 		return fmt.Errorf("cri.default_runtime %q is not among cri.runtimes", c.DefaultRuntime)
+	}
+	if c.NRI.Enabled && c.NRI.Socket != "" && !filepath.IsAbs(c.NRI.Socket) {
+		return fmt.Errorf("cri.nri.socket must be an absolute path, not %q", c.NRI.Socket)
 	}
 	if (c.StreamCert == "") != (c.StreamKey == "") {
 		return errors.New("cri.stream_tls_cert and cri.stream_tls_key belong together: set both or none")
@@ -125,8 +159,21 @@ func wireStreaming(c criConfig, m *pods.Manager, log *slog.Logger) (*cri.Streami
 	return cri.NewStreaming(m, o)
 }
 
-// wirePods makes the pods over an engine.
-func wirePods(c config, eng *engine.Engine, holder string, log *slog.Logger) (*pods.Manager, error) {
+// wirePlugins is nil where they are not wanted. Start follows when the pods are known.
+func wirePlugins(c config, log *slog.Logger) (*nri.Plugins, error) {
+	n := c.CRI.NRI
+	if !n.Enabled {
+		return nil, nil
+	}
+	return nri.New(nri.Config{
+		Socket: n.Socket, PluginDir: n.PluginDir, ConfigDir: n.ConfigDir, RegistrationTimeout: n.RegistrationTimeout.Duration,
+		RequestTimeout: n.RequestTimeout.Duration, Version: version, Log: log,
+		InjectDevices: func(doc *specs.Spec, names []string) error { return pods.InjectDevices(c.CRI.CDISpecDirs, doc, names) },
+	})
+}
+
+// wirePods makes the pods over an engine. plugins may be nil.
+func wirePods(c config, eng *engine.Engine, plugins *nri.Plugins, holder string, log *slog.Logger) (*pods.Manager, error) {
 	runtimes := map[string]pods.Runtime{defaultClass: {Name: builtinRuntime}}
 	for name, r := range c.CRI.Runtimes {
 		_, mapped := c.Shim.Runtimes[r.Type]
@@ -139,8 +186,12 @@ func wirePods(c config, eng *engine.Engine, holder string, log *slog.Logger) (*p
 	cni := network.New(network.Config{
 		ConfigDir: c.CRI.CNIConfDir, PluginDirs: c.CRI.CNIBinDirs, CacheDir: filepath.Join(c.Root, "cni"),
 	})
-	return pods.New(eng, pods.Config{
+	conf := pods.Config{
 		State: filepath.Clean(c.State), DefaultRuntime: c.CRI.DefaultRuntime, Runtimes: runtimes, Pause: c.CRI.Pause, PauseImage: c.CRI.PauseImage,
 		Holder: holder, SystemdCgroup: c.CRI.SystemdCgroup, SELinux: c.CRI.SELinux, CDISpecDirs: c.CRI.CDISpecDirs, Network: cni, Log: log,
-	})
+	}
+	if plugins != nil {
+		conf.Plugins = plugins
+	}
+	return pods.New(eng, conf)
 }

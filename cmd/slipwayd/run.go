@@ -69,6 +69,11 @@ func run(ctx context.Context, c config, reload func() (config, error)) (err erro
 			return fmt.Errorf("cannot start: %w", err)
 		}
 	}
+	if d.plugins != nil {
+		if err := d.plugins.Start(ctx, d.pods); err != nil {
+			return fmt.Errorf("cannot start: %w", err)
+		}
+	}
 	d.grpc.Ready()
 	log.Info("ready", "address", c.Address, "root", c.Root, "state", c.State, "version", version, "took", time.Since(began).Round(time.Millisecond))
 	notify(log, "READY=1")

@@ -18,6 +18,7 @@ import (
 	"github.com/slipwayd/slipway/image/registry"
 	"github.com/slipwayd/slipway/image/startprofile"
 	"github.com/slipwayd/slipway/metadata"
+	"github.com/slipwayd/slipway/nri"
 	"github.com/slipwayd/slipway/shim"
 	"github.com/slipwayd/slipway/storage"
 )
@@ -26,6 +27,7 @@ import (
 type daemon struct {
 	engine  *engine.Engine
 	pods    *pods.Manager  // nil without CRI
+	plugins *nri.Plugins   // of pods; nil where they are not wanted
 	streams *cri.Streaming // of containers of pods; nil where they are not served
 	grpc    *containerd.Server
 	ttrpc   *containerd.TTRPCServer
@@ -41,6 +43,9 @@ func (d *daemon) close() error {
 	}
 	if d.pods != nil {
 		err = errors.Join(err, d.pods.Close())
+	}
+	if d.plugins != nil { // which pods ask
+		err = errors.Join(err, d.plugins.Close())
 	}
 	err = errors.Join(err, d.engine.Close())
 	d.system()
@@ -165,7 +170,10 @@ func (d *daemon) serve(c config, notes []string, tasks *shim.Manager, log *slog.
 	if err != nil {
 		log.Warn("pods cannot share PID namespaces", "err", err)
 	}
-	if d.pods, err = wirePods(c, d.engine, holder, log); err != nil {
+	if d.plugins, err = wirePlugins(c, log); err != nil {
+		return err
+	}
+	if d.pods, err = wirePods(c, d.engine, d.plugins, holder, log); err != nil {
 		return err
 	}
 	if d.streams, err = wireStreaming(c.CRI, d.pods, log); err != nil {

@@ -26,15 +26,23 @@ func (m *Manager) injectDevices(doc *specs.Spec, s *spec.PodContainer) error {
 	if len(names) == 0 {
 		return nil
 	}
-	cache, err := cdi.NewCache(cdi.WithAutoRefresh(false), cdi.WithSpecDirs(m.conf.CDISpecDirs...))
+	if err := InjectDevices(m.conf.CDISpecDirs, doc, names); err != nil {
+		return fmt.Errorf("cannot give container %s its devices: %w", s.Name, err)
+	}
+	return nil
+}
+
+// InjectDevices adds to a document what the files in dirs describe of devices. InvalidArgument for one that none describes.
+func InjectDevices(dirs []string, doc *specs.Spec, names []string) error {
+	cache, err := cdi.NewCache(cdi.WithAutoRefresh(false), cdi.WithSpecDirs(dirs...))
 	if err != nil {
-		return fmt.Errorf("cannot read the descriptions of devices in %v: %w", m.conf.CDISpecDirs, err)
+		return fmt.Errorf("cannot read the descriptions of devices in %v: %w", dirs, err)
 	}
 	if missing, err := cache.InjectDevices(doc, names...); err != nil {
 		if len(missing) > 0 {
-			err = fmt.Errorf("no file in %v describes %v: %w", m.conf.CDISpecDirs, missing, err)
+			err = fmt.Errorf("no file in %v describes %v: %w", dirs, missing, err)
 		}
-		return fmt.Errorf("cannot give container %s its devices: %w: %w", s.Name, err, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }

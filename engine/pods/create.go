@@ -14,6 +14,7 @@ import (
 
 	"github.com/slipwayd/slipway/internal/sandbox"
 	"github.com/slipwayd/slipway/metadata"
+	"github.com/slipwayd/slipway/nri"
 	"github.com/slipwayd/slipway/spec"
 )
 
@@ -113,6 +114,17 @@ func (m *Manager) create(ctx context.Context, p *pod, s *spec.PodContainer, k *m
 	if err != nil {
 		return "", err
 	}
+	k.at("asking plugins about it")
+	defer m.conf.Plugins.Hold()()
+	retract, err := m.adjusted(ctx, p, c, doc)
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		if err != nil {
+			retract()
+		}
+	}()
 	k.at("making its root file system")
 	if err := m.recordContainer(ctx, c, img, doc); err != nil {
 		return "", err
@@ -120,6 +132,7 @@ func (m *Manager) create(ctx context.Context, p *pod, s *spec.PodContainer, k *m
 	m.mu.Lock()
 	m.insertContainer(c)
 	m.mu.Unlock()
+	m.mention(ctx, nri.ContainerCreated, p, c)
 	m.notify(c, ContainerCreated)
 	return c.id, nil
 }

@@ -49,6 +49,7 @@ type Config struct {
 	SELinux        bool     // labels are honoured; without, they are ignored
 	CDISpecDirs    []string // where vendors describe devices
 	Network        Network
+	Plugins        Plugins // nil for none
 	Log            *slog.Logger
 }
 
@@ -101,6 +102,9 @@ func New(e *engine.Engine, c Config) (*Manager, error) {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Plugins == nil {
+		c.Plugins = noPlugins{}
 	}
 	host, err := spec.ThisHost()
 	if err != nil {

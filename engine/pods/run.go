@@ -15,6 +15,7 @@ import (
 	"github.com/slipwayd/slipway/internal/sandbox"
 	"github.com/slipwayd/slipway/metadata"
 	"github.com/slipwayd/slipway/network"
+	"github.com/slipwayd/slipway/nri"
 	"github.com/slipwayd/slipway/spec"
 )
 
@@ -117,11 +118,18 @@ func (m *Manager) run(ctx context.Context, s *spec.Pod, k *making) (_ string, er
 	if err := sandbox.Make(dir, options); err != nil {
 		return "", err
 	}
+	told := false
 	defer func() {
 		if err != nil {
 			ctx, cancel := undoing(ctx)
 			defer cancel()
+			if told {
+				m.mention(ctx, nri.StopPod, p, nil)
+			}
 			err = errors.Join(err, m.dismantle(ctx, p))
+			if told {
+				m.mention(ctx, nri.RemovePod, p, nil)
+			}
 		}
 	}()
 	if options.Net {
@@ -135,6 +143,12 @@ func (m *Manager) run(ctx context.Context, s *spec.Pod, k *making) (_ string, er
 		if err := m.startHolder(ctx, p); err != nil {
 			return "", err
 		}
+	}
+	k.at("telling plugins of it")
+	defer m.conf.Plugins.Hold()()
+	told = true
+	if err := m.tell(ctx, nri.RunPod, p, nil); err != nil {
+		return "", err
 	}
 	k.at("recording it")
 	if err := m.recordPod(ctx, p); err != nil {

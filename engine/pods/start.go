@@ -13,6 +13,7 @@ import (
 
 	"github.com/slipwayd/slipway/engine"
 	"github.com/slipwayd/slipway/internal/sandbox"
+	"github.com/slipwayd/slipway/nri"
 	"github.com/slipwayd/slipway/shim"
 )
 
@@ -40,25 +41,42 @@ func (m *Manager) Start(ctx context.Context, id string) error {
 	}
 	what := fmt.Sprintf("start container %s of pod %s/%s", c.record.Spec.Name, c.pod.record.Spec.Namespace, c.pod.record.Spec.Name)
 	_, err = m.once(ctx, "start/"+c.id, what, "", func(ctx context.Context, k *making) (string, error) {
-		k.at("waiting for its turn")
-		c.life.Lock()
-		defer c.life.Unlock()
 		_, release, err := m.hold(c.pod.id)
 		if err != nil {
 			return "", err
 		}
 		defer release()
-		if st := m.state(c); st != Created {
-			return "", fmt.Errorf("it was started before: %w", errdefs.ErrFailedPrecondition)
-		}
 		return "", m.start(ctx, c, k)
 	})
 	return err
 }
 
-// start needs c.life.
+// start asks plugins while c.life is free: one may want to change the container's limits before it answers.
 func (m *Manager) start(ctx context.Context, c *container, k *making) error {
-	pid, err := m.launch(ctx, c, k)
+	k.at("telling plugins of it")
+	refusal := error(nil)
+	if m.state(c) == Created {
+		refusal = m.tell(ctx, nri.StartContainer, c.pod, c)
+	}
+	k.at("waiting for its turn")
+	if err := m.runCreated(ctx, c, k, refusal); err != nil {
+		return err
+	}
+	m.mention(ctx, nri.ContainerStarted, c.pod, c)
+	return nil
+}
+
+// runCreated runs a container, unless a plugin refused.
+func (m *Manager) runCreated(ctx context.Context, c *container, k *making, refusal error) error {
+	c.life.Lock()
+	defer c.life.Unlock()
+	if m.state(c) != Created {
+		return fmt.Errorf("it was started before: %w", errdefs.ErrFailedPrecondition)
+	}
+	pid, err := uint32(0), refusal
+	if err == nil {
+		pid, err = m.launch(ctx, c, k)
+	}
 	if err != nil {
 		ctx, cancel := undoing(ctx)
 		defer cancel()
@@ -254,6 +272,7 @@ func (m *Manager) finish(ctx context.Context, c *container, status containerStat
 	if err := m.save(ctx, c); err != nil && !errdefs.IsNotFound(err) {
 		m.conf.Log.Error("cannot record how a container ended; after a restart of the daemon its status will not be known", "container", c.id, "err", err)
 	}
+	m.tellStopped(ctx, c)
 	close(c.done)
 	m.notify(c, ContainerStopped)
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipwayd/slipway/metadata"
+	"github.com/slipwayd/slipway/nri"
 )
 
 // killTimeout is how long a container has to end after SIGKILL before a call says that it does not.
@@ -114,6 +115,7 @@ func (m *Manager) removeContainer(ctx context.Context, c *container) error {
 	if err := m.deleteTask(ctx, c.id); err != nil {
 		return fmt.Errorf("cannot remove the processes of container %s: %w", c.id, err)
 	}
+	farewell := m.farewell(ctx, c)
 	record := metadata.Container{ID: c.id, Snapshotter: c.pod.runtime.Snapshotter, SnapshotKey: c.id}
 	err := m.e.RemoveContainer(ctx, Namespace, record)
 	if err != nil && !errdefs.IsNotFound(err) {
@@ -125,6 +127,7 @@ func (m *Manager) removeContainer(ctx context.Context, c *container) error {
 	m.mu.Lock()
 	m.forgetContainer(c)
 	m.mu.Unlock()
+	farewell()
 	m.notify(c, ContainerDeleted)
 	return nil
 }
@@ -172,6 +175,7 @@ func (m *Manager) stopPod(ctx context.Context, p *pod) error {
 	if stopped {
 		return nil
 	}
+	m.mention(ctx, nri.StopPod, p, nil)
 	if err := m.dismantle(ctx, p); err != nil {
 		return err
 	}
@@ -230,6 +234,7 @@ func (m *Manager) RemovePod(ctx context.Context, id string) error {
 		m.forgetPod(p)
 	}
 	m.mu.Unlock()
+	m.mention(ctx, nri.RemovePod, p, nil)
 	m.notifyPod(p, ContainerDeleted)
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/slipwayd/slipway/internal/opaque"
 	"github.com/slipwayd/slipway/metadata"
+	"github.com/slipwayd/slipway/nri"
 	"github.com/slipwayd/slipway/spec"
 )
 
@@ -21,6 +22,34 @@ func (m *Manager) Update(ctx context.Context, id string, change *spec.Resources)
 	c, err := m.container(id)
 	if err != nil {
 		return err
+	}
+	if !m.conf.Plugins.Active() {
+		return m.setLimits(ctx, c, change)
+	}
+	view, err := m.pluginContainer(ctx, c)
+	if err != nil {
+		return err
+	}
+	wanted, err := change.Linux(m.host)
+	if err != nil {
+		return err
+	}
+	limits, others, err := m.conf.Plugins.Update(ctx, m.pluginPod(c.pod), view, wanted)
+	if err != nil {
+		return fmt.Errorf("cannot change the limits of container %s: %w", c.id, err)
+	}
+	m.changeLater(others)
+	if err := m.setLimits(ctx, c, change.Update(spec.ResourcesOf(limits))); err != nil {
+		return err
+	}
+	m.mention(ctx, nri.ContainerUpdated, c.pod, c)
+	return nil
+}
+
+// setLimits is Update without asking plugins, who may be the ones that want it.
+func (m *Manager) setLimits(ctx context.Context, c *container, change *spec.Resources) error {
+	if st := m.state(c); st == Exited { // it need not be waited for
+		return fmt.Errorf("cannot change the limits of container %s, which has ended: %w", c.id, errdefs.ErrFailedPrecondition)
 	}
 	c.life.Lock()
 	defer c.life.Unlock()
@@ -59,8 +88,8 @@ func (m *Manager) saveLimits(ctx context.Context, c *container, limits *specs.Li
 	if err := json.Unmarshal(record.Spec.Value, &doc); err != nil || doc.Linux == nil || doc.Process == nil {
 		return fmt.Errorf("the document of container %s cannot be read: %w", c.id, errdefs.ErrDataLoss)
 	}
-	if doc.Linux.Resources != nil {
-		limits.Devices = doc.Linux.Resources.Devices
+	if r := doc.Linux.Resources; r != nil { // what CRI has no words for stays
+		limits.Devices, limits.Pids, limits.BlockIO = r.Devices, r.Pids, r.BlockIO
 	}
 	doc.Linux.Resources = limits
 	adj := max(int(oomScoreAdj), m.host.LeastOOMScoreAdj)
