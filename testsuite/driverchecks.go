@@ -55,7 +55,7 @@ func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
 
 func driverCancelled(t *testing.T, d storage.Driver) {
 	unpack(t, d, 0, Tarball(t, file("f", "x")))
-	l := stack(1, storage.Active)
+	l := unpacked(1)
 	if err := d.Create(t.Context(), l); err != nil {
 		t.Fatal(err)
 	}

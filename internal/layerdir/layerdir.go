@@ -25,21 +25,33 @@ const (
 
 // Root is a directory of layers. It belongs to one driver of one process; methods are safe for concurrent use on
 // different layers.
-type Root struct{ dir string }
+type Root struct {
+	dir     string
+	destroy func(path string) error
+}
 
 // Open makes dir if it is not there, readable by root only, and deletes what a crash left half made or half deleted.
-func Open(dir string) (*Root, error) {
+func Open(dir string) (*Root, error) { return OpenFor(dir, os.RemoveAll) }
+
+// OpenFor opens a directory of layers whose directories are deleted by destroy, because it takes more than os.RemoveAll.
+func OpenFor(dir string, destroy func(path string) error) (*Root, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
-	r := &Root{dir}
+	r := &Root{dir, destroy}
 	for _, sub := range []string{newDir, trashDir} {
-		if err := os.RemoveAll(filepath.Join(dir, sub)); err != nil {
-			return nil, fmt.Errorf("cannot clean up after a crash: %w", err)
-		}
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, fmt.Errorf("cannot make a directory for layers: %w", err)
+		}
+		left, err := os.ReadDir(filepath.Join(dir, sub))
+		if err != nil {
+			return nil, fmt.Errorf("cannot clean up after a crash: %w", err)
+		}
+		for _, e := range left {
+			if err := destroy(filepath.Join(dir, sub, e.Name())); err != nil {
+				return nil, fmt.Errorf("cannot clean up after a crash: %w", err)
+			}
 		}
 	}
 	return r, nil
@@ -96,7 +108,7 @@ func (r *Root) Create(id string, fill func(dir string) error) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(stage))
+			err = errors.Join(err, r.destroy(stage))
 		}
 	}()
 	if err := fill(stage); err != nil {
@@ -118,7 +130,7 @@ func (r *Root) Remove(id string) error {
 	} else if err != nil {
 		return fmt.Errorf("cannot remove layer %s: %w", id, err)
 	}
-	if err := os.RemoveAll(trash); err != nil {
+	if err := r.destroy(trash); err != nil {
 		return fmt.Errorf("cannot delete the files of layer %s, the next start tries again: %w", id, err)
 	}
 	return nil
