@@ -60,10 +60,17 @@ func (s *Server) keep(p *process) {
 	}
 }
 
-// takeBack gives an adopted process its terminal back and answers its streams. One whose terminal is lost gets none: the kernel has
-// hung up on it.
+// takeBack gives an adopted process what it lost with its executor, a terminal or all its streams, and answers the streams. One whose terminal is
+// lost gets none: the kernel has hung up on it.
 func (s *Server) takeBack(p *process, pp platform.Process) *stdio.Set {
 	conf := s.streamConfig(p)
+	if r, ok := pp.(platform.Reconnecter); ok {
+		set := stdio.Attach(conf, p.stdinClosed)
+		if err := r.Reconnect(set.IO()); err != nil {
+			s.conf.Log.Error("cannot give a process its streams back", "container", p.c.key(), "exec", p.id, "error", err)
+		}
+		return set
+	}
 	r, ok := pp.(platform.Reattacher)
 	if !ok || s.conf.Keeper == nil || !p.uris.Terminal {
 		return stdio.Attach(conf, p.stdinClosed)

@@ -167,14 +167,9 @@ func (s *Set) openFifo(ctx context.Context, c Config, path string) (io.Writer, e
 
 // openCRI opens the log file and a fifo of ours for each stream that goes to it.
 func (s *Set) openCRI(c Config, stdout, stderr target) error {
-	path := stdout.path
-	if path == "" {
-		path = stderr.path
-	}
-	for _, t := range []target{stdout, stderr} {
-		if t.scheme != "" && (t.scheme != "cri" || t.path != path) {
-			return fmt.Errorf("both streams must go to the same log: %w", errdefs.ErrInvalidArgument)
-		}
+	path, err := logPath(stdout, stderr)
+	if err != nil {
+		return err
 	}
 	log, err := newCRIFile(path, c.Log)
 	if err != nil {
@@ -222,54 +217,5 @@ func (s *Set) pumpTo(c Config, all *criSink, stream string) error {
 	return nil
 }
 
-// Tap lets a client read along with what the process writes from now on: stdout and stderr are its fifos, "" for none, and it has their reading ends
-// open. They end with the process, with this shim, or when the client does not keep up. FailedPrecondition when the output
-// does not go to a log, NotFound after the end.
-func (s *Set) Tap(stdout, stderr string) error {
-	s.mu.Lock()
-	sinks := s.sinks
-	s.mu.Unlock()
-	for _, k := range sinks {
-		log, ok := k.(*criSink)
-		if !ok {
-			continue
-		}
-		one := tap{}
-		for name, path := range map[string]string{"stdout": stdout, "stderr": stderr} {
-			if path == "" {
-				continue
-			}
-			f, err := openFd(path, unix.O_WRONLY|unix.O_NONBLOCK)
-			if err != nil {
-				one.close()
-				return fmt.Errorf("cannot open a client's fifo: %w", kind(err))
-			}
-			one[name] = f
-		}
-		return log.taps.add(one)
-	}
-	return fmt.Errorf("only output that goes to a log can be read along: %w", errdefs.ErrFailedPrecondition)
-}
-
-// criSink is a log file with the pumps that fill it.
-type criSink struct {
-	*criFile
-	pumps []*pump
-}
-
-func (k *criSink) finish() {
-	for _, p := range k.pumps {
-		p.finish()
-	}
-	k.close()
-}
-
-type criStream struct {
-	log    *criFile
-	stream string
-}
-
-func (w criStream) Write(p []byte) (int, error) {
-	w.log.write(w.stream, p)
-	return len(p), nil
-}
+// openTap opens a client's fifo, which has a reader.
+func openTap(path string) (tapEnd, error) { return openFd(path, unix.O_WRONLY|unix.O_NONBLOCK) }

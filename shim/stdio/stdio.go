@@ -5,6 +5,9 @@
 // process gets it as it is, and the shim holds it open read-write; where the shim or a logger program reads, the process's
 // end is a named fifo opened read-write, so that the reader may die and another may go on.
 //
+// On Windows a process's output always passes through the shim, which dials the pipes that clients listen at: a client that goes is
+// written to no more, and a new shim dials again.
+//
 // It imports package platform for its IO type, and nothing of ttrpc or of executors.
 //
 // What a crash leaves: named fifos in the directory of the container; Attach opens them again and the logger goes on where
@@ -15,6 +18,7 @@ package stdio
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/url"
 	"os"
@@ -26,8 +30,8 @@ import (
 	"github.com/slipwayd/slipway/platform"
 )
 
-// Streams are the URIs that a client named: "" for none, a bare path for a fifo (or a regular file, which is appended to),
-// file:///PATH, file:///PATH?format=cri for a log file in Kubernetes' format, binary:///PATH?ARG=VALUE and binary-v2:// for
+// Streams are the URIs that a client named: "" for none, a bare path for a fifo (or a regular file, which is appended to; on Windows
+// \\.\pipe\NAME is a pipe that the client listens at), file:///PATH, file:///PATH?format=cri for a log file in Kubernetes' format, binary:///PATH?ARG=VALUE and binary-v2:// for
 // a logger program (output only). It is containerd's convention, cri apart.
 type Streams struct {
 	Stdin, Stdout, Stderr string
@@ -52,8 +56,8 @@ type Set struct {
 	hold      *os.File // keeps a stdin fifo from ending while no client writes
 	input     *os.File // the fifo that Hold is still to hold, and its path
 	inputPath string
-	files     []*os.File // closed by Finish, after sinks have drained
-	paths     []string   // fifos of ours, removed by Finish
+	files     []io.Closer // closed by Finish, after sinks have drained
+	paths     []string    // fifos of ours, removed by Finish
 	sinks     []sink
 	ending    bool
 }
@@ -92,12 +96,14 @@ func parse(uri string) (target, error) {
 	if err != nil {
 		return bad(err.Error())
 	}
-	t := target{scheme: u.Scheme, path: filepath.Clean(filepath.FromSlash(u.Path))}
+	t := target{scheme: u.Scheme, path: filepath.Clean(localPath(u.Path))}
 	if u.Host != "" || !filepath.IsAbs(t.path) {
 		return bad("it needs an absolute path, as in " + u.Scheme + ":///path")
 	}
 	switch u.Scheme {
 	case "fifo":
+	case "npipe": // as Kubernetes writes pipes of Windows; elsewhere there is no file of such a name
+		t.scheme = "fifo"
 	case "file":
 		switch format := u.Query().Get("format"); format {
 		case "":
@@ -172,7 +178,8 @@ func Open(ctx context.Context, c Config) (*Set, error) {
 // AttachTerminal's.
 func Attach(c Config, stdinClosed bool) *Set {
 	s := &Set{log: c.Log}
-	if !c.Terminal {
+	s.io.Terminal = c.Terminal
+	if !c.Terminal || terminalsAreStreams {
 		s.attach(c, stdinClosed)
 	}
 	return s

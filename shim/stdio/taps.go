@@ -2,7 +2,7 @@ package stdio
 
 import (
 	"fmt"
-	"os"
+	"io"
 	"sync"
 	"time"
 
@@ -19,8 +19,14 @@ type taps struct {
 	ended bool
 }
 
-// tap is one of them: a fifo of its own for each stream that it wants, which end together.
-type tap map[string]*os.File
+// tap is one of them: a fifo or pipe of its own for each stream that it wants, which end together.
+type tap map[string]tapEnd
+
+// tapEnd is the end that is written to: an *os.File, or a connection.
+type tapEnd interface {
+	io.WriteCloser
+	SetWriteDeadline(time.Time) error
+}
 
 func (t tap) close() {
 	for _, f := range t {
