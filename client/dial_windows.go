@@ -5,11 +5,11 @@ import (
 	"net"
 	"strings"
 
-	winio "github.com/Microsoft/go-winio"
+	"github.com/slipwayd/slipway/internal/ipc"
 )
 
 const defaultAddress = `\\.\pipe\slipway`
 
 func dial(ctx context.Context, address string) (net.Conn, error) {
-	return winio.DialPipeContext(ctx, strings.ReplaceAll(strings.TrimPrefix(address, "npipe://"), "/", `\`))
+	return ipc.Dial(ctx, strings.ReplaceAll(strings.TrimPrefix(address, "npipe://"), "/", `\`))
 }

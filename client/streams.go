@@ -24,6 +24,7 @@ type attached struct {
 	inputEnded            chan struct{}  // closed when all input is written; nil without input
 	copies                sync.WaitGroup // of output
 	moved                 activity
+	ending                []func() // told that the process has ended, before the rest of the output is waited for
 	stop                  context.CancelFunc
 }
 
@@ -79,6 +80,9 @@ const leftBehind = 300 * time.Millisecond
 
 // drain waits until the output of an ended process has arrived, and ends the copying.
 func (a *attached) drain() {
+	for _, told := range a.ending {
+		told()
+	}
 	done := make(chan struct{})
 	go func() { a.copies.Wait(); close(done) }()
 	a.moved.touch()

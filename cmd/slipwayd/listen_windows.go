@@ -1,33 +1,55 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"strings"
+	"time"
 
-	"github.com/Microsoft/go-winio"
+	"github.com/slipwayd/slipway/internal/ipc"
 )
 
 // ttrpcSuffix is appended to the address for the pipe that shims publish events to.
 const ttrpcSuffix = ".ttrpc"
 
-// pipeAccess lets administrators and the system in, and nobody else (SDDL).
-const pipeAccess = "D:P(A;;GA;;;BA)(A;;GA;;;SY)"
-
 type sockets struct {
 	grpc, ttrpc net.Listener
 }
 
-func (s sockets) close() error { return errors.Join(s.grpc.Close(), s.ttrpc.Close()) }
-
-// listen takes the address and the one beside it. The first instance of a pipe is exclusive, so a second daemon fails here.
-func listen(address string) (s sockets, err error) {
-	o := &winio.PipeConfig{SecurityDescriptor: pipeAccess}
-	if s.grpc, err = winio.ListenPipe(address, o); err != nil {
-		return s, fmt.Errorf("cannot listen on %s (does another daemon answer there?): %w", address, err)
+func (s sockets) close() error {
+	var err error
+	for _, l := range []net.Listener{s.grpc, s.ttrpc} {
+		if cerr := l.Close(); !errors.Is(cerr, net.ErrClosed) {
+			err = errors.Join(err, cerr)
+		}
 	}
-	if s.ttrpc, err = winio.ListenPipe(address+ttrpcSuffix, o); err != nil {
-		return s, errors.Join(fmt.Errorf("cannot listen on %s: %w", address+ttrpcSuffix, err), s.grpc.Close())
+	return err
+}
+
+// listen takes the address and the one beside it. A pipe has one owner, and ends with it: there is nothing that a dead daemon left.
+func listen(address string) (s sockets, err error) {
+	address = strings.ReplaceAll(strings.TrimPrefix(address, "npipe://"), "/", `\`)
+	if s.grpc, err = listenPipe(address); err != nil {
+		return s, err
+	}
+	if s.ttrpc, err = listenPipe(address + ttrpcSuffix); err != nil {
+		return s, errors.Join(err, s.grpc.Close())
 	}
 	return s, nil
+}
+
+// listenPipe says when it fails because a daemon is there already.
+func listenPipe(address string) (net.Listener, error) {
+	l, err := ipc.Listen(address)
+	if err == nil {
+		return l, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if conn, derr := ipc.Dial(ctx, address); derr == nil {
+		return nil, errors.Join(fmt.Errorf("another process already answers at %s; stop it or choose another --address: %w", address, err), conn.Close())
+	}
+	return nil, err
 }

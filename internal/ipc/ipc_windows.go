@@ -21,6 +21,9 @@ const access = "D:P(A;;GA;;;BA)(A;;GA;;;SY)"
 // pipes is where all names of pipes are.
 const pipes = `\\.\pipe\`
 
+// buffer is how many bytes the system holds for a slower reader, in each direction.
+const buffer = 64 << 10
+
 // maxName bounds a file that names a pipe, in bytes.
 const maxName = 256
 
@@ -34,7 +37,7 @@ func listen(address string) (net.Listener, error) {
 	if !isPipe(address) {
 		name = pipes + "slipway-" + rand.Text()
 	}
-	l, err := winio.ListenPipe(name, &winio.PipeConfig{SecurityDescriptor: access})
+	l, err := winio.ListenPipe(name, &winio.PipeConfig{SecurityDescriptor: access, InputBufferSize: buffer, OutputBufferSize: buffer})
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w", name, err)
 	}
