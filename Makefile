@@ -20,7 +20,7 @@ setup:                 ## installs what building and testing need (Debian, root)
 build:                 ## bin/slipwayd, bin/slipway, bin/slipway-shim, bin/slipway-fuse
 	@SLIPWAY_SETUP=build ci/setup
 	@mkdir -p $(BIN)
-	@for p in $(PROGRAMS); do CGO_ENABLED=$$([ $$p = slipway-shim ] && echo 1 || echo 0) $(GO) build -tags "$(TAGS) netgo osusergo grpcnotrace" -ldflags "$(LDFLAGS) -extldflags=-static" -o $(BIN)/$$p ./cmd/$$p || exit 1; done
+	@for p in $(PROGRAMS); do CGO_ENABLED=$$([ $$p = slipway-shim ] && echo 1 || echo 0) $(GO) build -tags "$(TAGS) netgo osusergo grpcnotrace nri_no_wasm" -ldflags "$(LDFLAGS) -extldflags=-static" -o $(BIN)/$$p ./cmd/$$p || exit 1; done
 
 test: setup build vet-windows lint race e2e vm   ## everything CI runs
 

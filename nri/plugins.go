@@ -29,7 +29,8 @@ type Plugins struct {
 // New starts nothing yet.
 func New(c Config) (*Plugins, error) {
 	p := &Plugins{conf: c}
-	nrilog.Set(logger{c.Log})
+	nrilog.Set(logger{slog.New(slog.DiscardHandler)}) // it would warn that plugins in WebAssembly are left out of the build
+	defer nrilog.Set(logger{c.Log})
 	options := []adaptation.Option{
 		adaptation.WithPluginPath(c.PluginDir), adaptation.WithPluginConfigPath(c.ConfigDir), adaptation.WithSocketPath(c.Socket),
 		adaptation.WithMetrics(counter{&p.count}),

@@ -55,8 +55,11 @@ func containerToWire(c Container) *api.Container {
 	if l := doc.Linux; l != nil {
 		w.Linux = &api.LinuxContainer{
 			Namespaces: api.FromOCILinuxNamespaces(l.Namespaces), Devices: api.FromOCILinuxDevices(l.Devices), Resources: resourcesToWire(l.Resources),
-			CgroupsPath: l.CgroupsPath, SeccompPolicy: api.FromOCILinuxSeccomp(l.Seccomp), Sysctl: maps.Clone(l.Sysctl),
+			CgroupsPath: l.CgroupsPath, Sysctl: maps.Clone(l.Sysctl),
 			NetDevices: api.FromOCILinuxNetDevices(l.NetDevices),
+		}
+		if l.Seccomp != nil {
+			w.Linux.SeccompPolicy = api.FromOCILinuxSeccomp(l.Seccomp)
 		}
 		if p := doc.Process; p != nil {
 			w.Linux.OomScoreAdj = api.Int(p.OOMScoreAdj)
