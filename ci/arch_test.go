@@ -53,7 +53,7 @@ var allowed = map[string][]string{
 var onlyIn = map[string][]string{
 	"github.com/opencontainers/runc/":        {"platform/linux", "cmd/slipway-shim"},
 	"google.golang.org/grpc":                 {"api", "client", "cmd", "shim", "testsuite"},
-	"google.golang.org/protobuf":             {"api", "client", "cmd", "shim", "platform/linux", "testsuite"},
+	"google.golang.org/protobuf":             {"api", "client", "cmd", "shim", "platform/linux", "platform/windows", "testsuite"},
 	"github.com/containerd/containerd/api":   {"api", "client", "cmd", "shim", "platform/linux", "testsuite"},
 	"go.etcd.io/bbolt":                       {"metadata"},
 	"oras.land/":                             {"image"},

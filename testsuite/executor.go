@@ -25,6 +25,12 @@ type ExecutorFixture struct {
 	Spec func(t *testing.T, id string, args ...string) platform.Spec
 	// Restart ends Executor as a shim that is replaced does, and answers a new one over the same state.
 	Restart func(t *testing.T) platform.Executor
+	// Process answers the runtime-spec process object that runs args; nil for args as they are, in /.
+	Process func(args ...string) json.RawMessage
+	// LateStart says that init exists from its Start on only, as on Windows, which then tells that there is no such program.
+	LateStart bool
+	// FixedLimits says that Update is NotImplemented.
+	FixedLimits bool
 }
 
 // TestExecutor holds an implementation of platform.Executor to its contract. It uses only programs that FakeExecutor knows.
@@ -115,7 +121,10 @@ func (x *executorTest) is(err, want error, what string) {
 	}
 }
 
-func processJSON(args ...string) json.RawMessage {
+func (x *executorTest) process(args ...string) json.RawMessage {
+	if x.Process != nil {
+		return x.Process(args...)
+	}
 	data, err := json.Marshal(specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/bin"}})
 	if err != nil {
 		panic(err)
@@ -129,10 +138,13 @@ func (x *executorTest) exitCodes() {
 		want uint32
 	}{{[]string{"true"}, 0}, {[]string{"false"}, 1}, {[]string{"sh", "-c", "exit 42"}, 42}} {
 		c := x.create(x.Spec(x.T, fmt.Sprintf("exit%d", i), test.args...))
-		if c.Init().Pid() == 0 {
+		if c.Init().Pid() == 0 && !x.LateStart {
 			x.Error("init has no pid after Create")
 		}
 		x.start(c.Init())
+		if c.Init().Pid() == 0 {
+			x.Error("init has no pid after Start")
+		}
 		if exit := x.wait(c.Init()); exit.Status != test.want || exit.Unknown || exit.At.IsZero() {
 			x.Errorf("%v: exit %+v, want status %d", test.args, exit, test.want)
 		}
@@ -299,7 +311,7 @@ func (x *executorTest) signal() {
 // exec starts a process in c.
 func (x *executorTest) exec(c platform.Container, id string, stdio platform.IO, args ...string) platform.Process {
 	x.Helper()
-	p, err := c.Exec(x.ctx, platform.ProcessSpec{ID: id, OCI: processJSON(args...), IO: stdio})
+	p, err := c.Exec(x.ctx, platform.ProcessSpec{ID: id, OCI: x.process(args...), IO: stdio})
 	if err != nil {
 		x.Fatalf("Exec: %v", err)
 	}
@@ -357,7 +369,11 @@ func (x *executorTest) badSpecs() {
 		"no such program":  x.Spec(x.T, "bad", "there-is-no-such-program"),
 		"no program named": x.Spec(x.T, "bad"),
 	} {
-		_, err := x.Executor.Create(x.ctx, s)
+		c, err := x.Executor.Create(x.ctx, s)
+		if err == nil && x.LateStart && name == "no such program" {
+			err = c.Init().Start(x.ctx)
+			x.remove(c)
+		}
 		x.is(err, errdefs.ErrInvalidArgument, name)
 	}
 }

@@ -1,0 +1,76 @@
+package hcs
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/Microsoft/hcsshim"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/windows"
+)
+
+// Codes of the service (winerror.h, HCS_E_*) as hcsshim's API gives them, and as its successor does.
+const (
+	errPending         = syscall.Errno(0xC0370103)
+	errInvalidState    = syscall.Errno(0xC0370105)
+	errUnknownMessage  = syscall.Errno(0xC037010B)
+	errInvalidJSON     = syscall.Errno(0xC037010D)
+	errSystemNotFound  = syscall.Errno(0xC037010E)
+	errSystemExists    = syscall.Errno(0xC037010F)
+	errSystemStopped   = syscall.Errno(0xC0370110)
+	errSystemStopped2  = syscall.Errno(0x80370110)
+	errProcessStopped  = syscall.Errno(0x8037011F)
+	errNoSuchAccount   = syscall.Errno(1332) // ERROR_NONE_MAPPED
+	errNotHere         = syscall.Errno(1168) // ERROR_NOT_FOUND
+	errBadImage        = syscall.Errno(193)  // ERROR_BAD_EXE_FORMAT
+	errNoSuchDirectory = syscall.Errno(267)  // ERROR_DIRECTORY
+	errNotConnected    = syscall.Errno(1167) // ERROR_DEVICE_NOT_CONNECTED
+)
+
+var kinds = map[syscall.Errno]error{
+	errInvalidState:   errdefs.ErrFailedPrecondition,
+	errUnknownMessage: errdefs.ErrNotImplemented,
+	errInvalidJSON:    errdefs.ErrInvalidArgument,
+	errSystemNotFound: errdefs.ErrNotFound, errNotHere: errdefs.ErrNotFound,
+	errSystemExists:  errdefs.ErrAlreadyExists,
+	errSystemStopped: errdefs.ErrNotFound, errSystemStopped2: errdefs.ErrNotFound, errProcessStopped: errdefs.ErrNotFound,
+	windows.ERROR_INVALID_HANDLE: errdefs.ErrFailedPrecondition,
+	windows.ERROR_FILE_NOT_FOUND: errdefs.ErrInvalidArgument, windows.ERROR_PATH_NOT_FOUND: errdefs.ErrInvalidArgument,
+	windows.ERROR_ACCESS_DENIED: errdefs.ErrInvalidArgument, errBadImage: errdefs.ErrInvalidArgument,
+	errNoSuchDirectory: errdefs.ErrInvalidArgument, errNoSuchAccount: errdefs.ErrInvalidArgument,
+	windows.ERROR_LOGON_FAILURE: errdefs.ErrInvalidArgument,
+	windows.ERROR_INVALID_DATA:  errdefs.ErrInvalidArgument, windows.ERROR_INVALID_PARAMETER: errdefs.ErrInvalidArgument,
+	windows.ERROR_NOT_SUPPORTED: errdefs.ErrNotImplemented, windows.ERROR_PROC_NOT_FOUND: errdefs.ErrNotImplemented,
+}
+
+// code finds the service's code in an error of ours or of hcsshim's, whose outermost types have no Unwrap.
+func code(err error) syscall.Errno {
+	var container *hcsshim.ContainerError
+	var process *hcsshim.ProcessError
+	switch {
+	case errors.As(err, &container):
+		err = container.Err
+	case errors.As(err, &process):
+		err = process.Err
+	}
+	var n syscall.Errno
+	errors.As(err, &n)
+	return n
+}
+
+func isPending(err error) bool { return code(err) == errPending }
+
+// classify gives the service's errors the kinds that callers ask for.
+func classify(err error) error {
+	if err == nil {
+		return nil
+	}
+	if kind := kinds[code(err)]; kind != nil {
+		return fmt.Errorf("%w: %w", err, kind)
+	}
+	if hcsshim.IsAlreadyClosed(err) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
+	}
+	return err
+}
