@@ -1,0 +1,117 @@
+package windowsfilter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/Microsoft/go-winio"
+	"github.com/Microsoft/hcsshim"
+	"github.com/Microsoft/hcsshim/pkg/ociwclayer"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/windows"
+)
+
+// hcsHost is the Host that Windows' own functions for layers make, which hcsshim calls.
+type hcsHost struct{}
+
+// NewHost answers the Host of this machine. It gives the process, for good, the privileges that reading and writing of foreign
+// files' owners, access lists and contents takes; PermissionDenied when it cannot have them.
+func NewHost() (Host, error) {
+	err := winio.EnableProcessPrivileges([]string{winio.SeBackupPrivilege, winio.SeRestorePrivilege, winio.SeSecurityPrivilege})
+	if err != nil {
+		return nil, fmt.Errorf("layers need the backup, restore and security privileges, run as administrator: %w: %w", err, errdefs.ErrPermissionDenied)
+	}
+	return hcsHost{}, nil
+}
+
+// info and id name a directory for hcsshim's functions, which take it in two parts.
+func info(dir string) hcsshim.DriverInfo { return hcsshim.DriverInfo{HomeDir: filepath.Dir(dir)} }
+func id(dir string) string               { return filepath.Base(dir) }
+
+func (hcsHost) Import(ctx context.Context, tar io.Reader, dir string, parents []string) error {
+	_, err := ociwclayer.ImportLayerFromTar(ctx, tar, dir, parents)
+	return kind(err)
+}
+
+func (hcsHost) Export(ctx context.Context, w io.Writer, dir string, parents []string) error {
+	return kind(ociwclayer.ExportLayerToTar(ctx, w, dir, parents))
+}
+
+func (hcsHost) MakeScratch(_ context.Context, dir string, parents []string) error {
+	return kind(hcsshim.CreateScratchLayer(info(dir), id(dir), filepath.Base(parents[0]), parents))
+}
+
+func (hcsHost) Expand(_ context.Context, dir string, size uint64) error {
+	return kind(hcsshim.ExpandScratchSize(info(dir), id(dir), size))
+}
+
+// Detach undoes what preparing and activating did. Which of both a crash left is not known, so what cannot be undone is no error as long as
+// something could.
+func (hcsHost) Detach(dir string) error {
+	unprepared := hcsshim.UnprepareLayer(info(dir), id(dir))
+	deactivated := hcsshim.DeactivateLayer(info(dir), id(dir))
+	if unprepared != nil && deactivated != nil {
+		return kind(deactivated)
+	}
+	return nil
+}
+
+func (hcsHost) Destroy(dir string) error {
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return kind(hcsshim.DestroyLayer(info(dir), id(dir)))
+}
+
+// Sync flushes the whole volume, as syncfs does. Layers have more files than could be opened one by one, some of which nobody may open.
+func (hcsHost) Sync(dir string) error {
+	var root [windows.MAX_PATH + 1]uint16
+	path, err := windows.UTF16PtrFromString(dir)
+	if err != nil {
+		return err
+	}
+	if err := windows.GetVolumePathName(path, &root[0], uint32(len(root))); err != nil {
+		return fmt.Errorf("cannot find the volume of %s: %w", dir, err)
+	}
+	var name [64]uint16 // \\?\Volume{GUID}\ and a zero
+	if err := windows.GetVolumeNameForVolumeMountPoint(&root[0], &name[0], uint32(len(name))); err != nil {
+		return fmt.Errorf("cannot name the volume %s: %w", windows.UTF16ToString(root[:]), err)
+	}
+	volume := windows.UTF16ToString(name[:])
+	volume = volume[:len(volume)-1] // the volume itself, not its root directory
+	at, err := windows.UTF16PtrFromString(volume)
+	if err != nil {
+		return err
+	}
+	h, err := windows.CreateFile(at, windows.GENERIC_READ|windows.GENERIC_WRITE, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE, nil, windows.OPEN_EXISTING, 0, 0)
+	if err != nil {
+		return fmt.Errorf("cannot open the volume of %s to flush it: %w", dir, err)
+	}
+	defer windows.CloseHandle(h)
+	if err := windows.FlushFileBuffers(h); err != nil {
+		return fmt.Errorf("cannot flush the volume of %s: %w", dir, err)
+	}
+	return nil
+}
+
+// kind gives errors of Windows the kind that callers look for.
+func kind(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrNotExist), hcsshim.IsNotExist(err):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
+	case errors.Is(err, windows.ERROR_SHARING_VIOLATION), errors.Is(err, windows.ERROR_LOCK_VIOLATION), errors.Is(err, windows.ERROR_BUSY):
+		return fmt.Errorf("%w: it is in use: %w", err, errdefs.ErrUnavailable)
+	case errors.Is(err, windows.ERROR_DISK_FULL), errors.Is(err, windows.ERROR_HANDLE_DISK_FULL):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+	case hcsshim.IsAccessIsDenied(err):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrPermissionDenied)
+	}
+	return err
+}
