@@ -128,7 +128,7 @@ func (i Image) build(b *Built) (ocispec.Descriptor, error) {
 			return ocispec.Descriptor{}, fmt.Errorf("layer %d: %w", n, err)
 		}
 		desc := b.add(mediaType, packed)
-		desc.Annotations = l.Annotations
+		desc.Annotations, desc.URLs = l.Annotations, l.URLs
 		diffID := digest.FromBytes(raw)
 		if l.DiffID != "" {
 			diffID = l.DiffID

@@ -37,6 +37,7 @@ type Layer struct {
 	MediaType   string
 	DiffID      digest.Digest
 	Annotations map[string]string // of its descriptor
+	URLs        []string          // of its descriptor
 }
 
 // File is one entry of a layer's tar. A header without Typeflag is a regular file; Size is taken from Body.
