@@ -1,0 +1,159 @@
+package launch
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+
+	"github.com/slipwayd/slipway/testsuite/hcssim/compute"
+	"github.com/slipwayd/slipway/testsuite/hcssim/hresult"
+)
+
+// Launcher is the compute.Launcher of Windows.
+type Launcher struct {
+	// Files answers the folder where the files of the scratch with this volume or folder are, "" when it isn't known.
+	Files func(scratch string) string
+
+	creating sync.Mutex // one process inherits its streams at a time, and no other's
+	pipes    atomic.Uint64
+}
+
+// Launch starts a process. Its streams' other ends are handles of the client's process when it returns.
+func (l *Launcher) Launch(r compute.Launch) (compute.Process, compute.Stdio, error) {
+	client, err := windows.OpenProcess(windows.PROCESS_DUP_HANDLE, false, r.Client.PID)
+	if err != nil {
+		return nil, compute.Stdio{}, fmt.Errorf("cannot open the caller's process: %w", err)
+	}
+	defer windows.CloseHandle(client)
+	v := view(r.System, l.Files)
+	l.creating.Lock()
+	defer l.creating.Unlock()
+	var io compute.Stdio
+	var near [3]windows.Handle
+	defer func() {
+		for _, h := range near {
+			if h != 0 {
+				windows.CloseHandle(h)
+			}
+		}
+	}()
+	p := r.Params
+	for i, s := range []struct {
+		wanted bool
+		far    *uint64
+	}{{p.CreateStdInPipe, &io.In}, {p.CreateStdOutPipe, &io.Out}, {p.CreateStdErrPipe, &io.Err}} {
+		if !s.wanted {
+			continue
+		}
+		if near[i], *s.far, err = l.stream(client); err != nil {
+			closeFar(client, io)
+			return nil, compute.Stdio{}, err
+		}
+	}
+	std := near
+	if p.EmulateConsole {
+		std[2] = std[1]
+	}
+	q, err := start(v.application(p.ApplicationName), v.commandLine(p.CommandLine), v.directory(p.WorkingDirectory), v.environment(p.Environment), std)
+	if err != nil {
+		closeFar(client, io)
+		return nil, compute.Stdio{}, err
+	}
+	return q, io, nil
+}
+
+// stream makes a pipe: an end that a child inherits, and one for overlapped use in the client's process.
+func (l *Launcher) stream(client windows.Handle) (near windows.Handle, far uint64, err error) {
+	name, err := windows.UTF16PtrFromString(fmt.Sprintf(`\\.\pipe\hcssimd-%d-%d`, os.Getpid(), l.pipes.Add(1)))
+	if err != nil {
+		return 0, 0, err
+	}
+	server, err := windows.CreateNamedPipe(name, windows.PIPE_ACCESS_DUPLEX|windows.FILE_FLAG_OVERLAPPED, windows.PIPE_TYPE_BYTE, 1, 65536, 65536, 0, nil)
+	if err != nil {
+		return 0, 0, fmt.Errorf("cannot make a pipe: %w", err)
+	}
+	inherit := &windows.SecurityAttributes{InheritHandle: 1}
+	inherit.Length = uint32(unsafe.Sizeof(*inherit))
+	near, err = windows.CreateFile(name, windows.GENERIC_READ|windows.GENERIC_WRITE, 0, inherit, windows.OPEN_EXISTING, 0, 0)
+	if err != nil {
+		windows.CloseHandle(server)
+		return 0, 0, fmt.Errorf("cannot open a pipe: %w", err)
+	}
+	var h windows.Handle
+	if err := windows.DuplicateHandle(windows.CurrentProcess(), server, client, &h, 0, false, windows.DUPLICATE_SAME_ACCESS|windows.DUPLICATE_CLOSE_SOURCE); err != nil {
+		windows.CloseHandle(near)
+		return 0, 0, fmt.Errorf("cannot hand a pipe to the caller: %w", err)
+	}
+	return near, uint64(h), nil
+}
+
+// closeFar takes back what the client was given.
+func closeFar(client windows.Handle, io compute.Stdio) {
+	for _, h := range []uint64{io.In, io.Out, io.Err} {
+		if h != 0 {
+			_ = windows.DuplicateHandle(client, windows.Handle(h), 0, nil, 0, false, windows.DUPLICATE_CLOSE_SOURCE) // its process may be gone
+		}
+	}
+}
+
+func start(application, command, dir string, env []uint16, std [3]windows.Handle) (*process, error) {
+	var app, cwd *uint16
+	var err error
+	if application != "" {
+		if app, err = windows.UTF16PtrFromString(application); err != nil {
+			return nil, hresult.New(hresult.InvalidParameter, "the application's name has a zero in it")
+		}
+	}
+	line, err := windows.UTF16PtrFromString(command)
+	if err != nil {
+		return nil, hresult.New(hresult.InvalidParameter, "the command line has a zero in it")
+	}
+	if dir != "" {
+		if cwd, err = windows.UTF16PtrFromString(dir); err != nil {
+			return nil, hresult.New(hresult.InvalidParameter, "the working directory has a zero in it")
+		}
+	}
+	si := windows.StartupInfo{Flags: windows.STARTF_USESTDHANDLES, StdInput: std[0], StdOutput: std[1], StdErr: std[2]}
+	si.Cb = uint32(unsafe.Sizeof(si))
+	var pi windows.ProcessInformation
+	const flags = windows.CREATE_UNICODE_ENVIRONMENT | windows.CREATE_NO_WINDOW | windows.CREATE_SUSPENDED | windows.CREATE_NEW_PROCESS_GROUP
+	if err := windows.CreateProcess(app, line, nil, nil, true, flags, &env[0], cwd, &si, &pi); err != nil {
+		var no syscall.Errno
+		if errors.As(err, &no) {
+			return nil, hresult.New(hresult.Code(0x80070000|uint32(no)&0xffff), "CreateProcess failed: %s", no.Error())
+		}
+		return nil, err
+	}
+	defer windows.CloseHandle(pi.Thread)
+	q := &process{h: pi.Process, pid: pi.ProcessId, started: creation(pi.Process), image: image(application, command)}
+	if q.job, err = windows.CreateJobObject(nil, nil); err == nil {
+		err = windows.AssignProcessToJobObject(q.job, q.h)
+	}
+	if err == nil {
+		_, err = windows.ResumeThread(pi.Thread)
+	}
+	if err != nil {
+		_ = windows.TerminateProcess(q.h, compute.ExitAborted)
+		return nil, fmt.Errorf("cannot put process %d into a job: %w", q.pid, err)
+	}
+	return q, nil
+}
+
+// Reopen finds a process that runs since started.
+func (l *Launcher) Reopen(pid uint32, started int64) (compute.Process, error) {
+	h, err := windows.OpenProcess(windows.PROCESS_TERMINATE|windows.PROCESS_QUERY_INFORMATION|windows.PROCESS_VM_READ|windows.PROCESS_SUSPEND_RESUME|windows.SYNCHRONIZE, false, pid)
+	if err != nil {
+		return nil, err
+	}
+	if creation(h) != started {
+		windows.CloseHandle(h)
+		return nil, fmt.Errorf("process %d is another one", pid)
+	}
+	return &process{h: h, pid: pid, started: started, image: "unknown"}, nil
+}
