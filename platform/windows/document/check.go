@@ -52,7 +52,7 @@ func hasHooks(h *specs.Hooks) bool {
 
 func checkHostname(name string) error {
 	if len(name) > 253 || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || strings.ContainsRune(`\/:*?"<>|`, r) }) {
-		return invalid("hostname %.80q is none", name)
+		return invalid("hostname %#.80q is none", name)
 	}
 	return nil
 }
@@ -83,7 +83,7 @@ func linuxOnly(p *specs.Process) string {
 
 func checkNetwork(n *specs.WindowsNetwork) error {
 	if n.NetworkNamespace != "" && !isGUID(n.NetworkNamespace) {
-		return invalid("windows.network.networkNamespace %.80q is no GUID", n.NetworkNamespace)
+		return invalid("windows.network.networkNamespace %#.80q is no GUID", n.NetworkNamespace)
 	}
 	if n.NetworkNamespace != "" && (len(n.EndpointList) > 0 || n.NetworkSharedContainerName != "") {
 		return invalid("windows.network has a networkNamespace, and an endpointList or networkSharedContainerName too: only one can be")
@@ -93,12 +93,12 @@ func checkNetwork(n *specs.WindowsNetwork) error {
 	}
 	for _, e := range n.EndpointList {
 		if !isGUID(e) {
-			return invalid("windows.network.endpointList: %.80q is no GUID", e)
+			return invalid("windows.network.endpointList: %#.80q is no GUID", e)
 		}
 	}
 	for _, d := range n.DNSSearchList {
 		if d == "" || len(d) > 255 || strings.ContainsAny(d, ", \x00") {
-			return invalid("windows.network.DNSSearchList: %.80q is no name", d)
+			return invalid("windows.network.DNSSearchList: %#.80q is no name", d)
 		}
 	}
 	return nil
@@ -147,16 +147,16 @@ func newDevices(list []specs.WindowsDevice, schema int, hyperV bool) ([]device2,
 		}
 		switch {
 		case hyperV:
-			return nil, unimplemented("device %q: a container with Hyper-V isolation has none here: %s", d.ID, otherShim)
+			return nil, unimplemented("device %#q: a container with Hyper-V isolation has none here: %s", d.ID, otherShim)
 		case kind == "class" || kind == "vpci-class-guid":
 			if id = strings.Trim(id, "{}"); !isGUID(id) {
-				return nil, invalid("device %.80q is no class of devices: that is a GUID, as in class://5B45201D-F2F2-4F3B-85BB-30FF1F953599", d.ID)
+				return nil, invalid("device %#.80q is no class of devices: that is a GUID, as in class://5B45201D-F2F2-4F3B-85BB-30FF1F953599", d.ID)
 			}
 			devices = append(devices, device2{Type: "ClassGuid", InterfaceClassGuid: id})
 		case kind == "vpci-location-path" && schema == 2 && id != "" && len(id) < 1024:
 			devices = append(devices, device2{Type: "DeviceInstance", LocationPath: id})
 		default:
-			return nil, invalid("device %.80q has the type %.80q: only class, vpci-class-guid and (in schema 2) vpci-location-path are known", d.ID, d.IDType)
+			return nil, invalid("device %#.80q has the type %#.80q: only class, vpci-class-guid and (in schema 2) vpci-location-path are known", d.ID, d.IDType)
 		}
 	}
 	return devices, nil

@@ -21,7 +21,7 @@ func compatible(host uint16, version string, hyperV bool) error {
 	}
 	build, ok := parseBuild(version)
 	if !ok {
-		return invalid("annotation %s: %.80q is no version of Windows, as 10.0.20348 is", osVersion, version)
+		return invalid("annotation %s: %#.80q is no version of Windows, as 10.0.20348 is", osVersion, version)
 	}
 	oldest := host
 	switch {

@@ -130,7 +130,7 @@ func (c *Container) takeLayers(rootfs hcs.Layers) error {
 		}
 	}
 	if len(c.Layers.Parents) == 0 {
-		return invalid("the scratch layer %q has no parents: a container needs an image's layers", c.Layers.Scratch)
+		return invalid("the scratch layer %#q has no parents: a container needs an image's layers", c.Layers.Scratch)
 	}
 	if path == "" {
 		return nil

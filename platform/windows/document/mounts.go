@@ -25,7 +25,7 @@ func newMounts(h Host, list []specs.Mount, schema int) (mounts, error) {
 	for _, m := range list {
 		key := strings.ToLower(strings.ReplaceAll(m.Destination, "/", `\`))
 		if seen[key] {
-			return all, invalid("%q is mounted twice", m.Destination)
+			return all, invalid("%#q is mounted twice", m.Destination)
 		}
 		seen[key] = true
 		readOnly, err := mountOptions(m)
@@ -54,19 +54,19 @@ func mountOptions(m specs.Mount) (readOnly bool, err error) {
 	switch m.Type {
 	case "", "bind", "npipe":
 	case "virtual-disk", "physical-disk", "extensible-virtual-disk":
-		return false, unimplemented("mount %q of type %s: %s", m.Destination, m.Type, otherShim)
+		return false, unimplemented("mount %#q of type %s: %s", m.Destination, m.Type, otherShim)
 	default:
-		return false, invalid("mount %q has type %.80q: on Windows only directories, files and named pipes of the host can be mounted", m.Destination, m.Type)
+		return false, invalid("mount %#q has type %#.80q: on Windows only directories, files and named pipes of the host can be mounted", m.Destination, m.Type)
 	}
 	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
-		return false, invalid("mount %q has id mappings, which Windows has not", m.Destination)
+		return false, invalid("mount %#q has id mappings, which Windows has not", m.Destination)
 	}
 	for _, o := range m.Options {
 		switch o = strings.ToLower(o); {
 		case o == "ro" || o == "readonly":
 			readOnly = true
 		case !slices.Contains(ignoredOptions, o):
-			return false, invalid("mount %q has an option %.80q that means nothing on Windows", m.Destination, o)
+			return false, invalid("mount %#q has an option %#.80q that means nothing on Windows", m.Destination, o)
 		}
 	}
 	return readOnly, nil
@@ -76,11 +76,11 @@ func newPipe(h Host, name string, m specs.Mount) (pipe, error) {
 	target, ok := pipeName(m.Destination)
 	switch {
 	case !ok:
-		return pipe{}, invalid(`named pipe %q must be mounted at a named pipe (\\.\pipe\NAME), not at %q`, m.Source, m.Destination)
+		return pipe{}, invalid(`named pipe %#q must be mounted at a named pipe (\\.\pipe\NAME), not at %#q`, m.Source, m.Destination)
 	case !validPipe(name) || !validPipe(target):
-		return pipe{}, invalid("mount of %q at %q: no name of a pipe", m.Source, m.Destination)
+		return pipe{}, invalid("mount of %#q at %#q: no name of a pipe", m.Source, m.Destination)
 	case h.Machine().Build < 16299:
-		return pipe{}, unimplemented("mount of named pipe %q: Windows can from build 16299 on, this is %d", m.Source, h.Machine().Build)
+		return pipe{}, unimplemented("mount of named pipe %#q: Windows can from build 16299 on, this is %d", m.Source, h.Machine().Build)
 	}
 	return pipe{ContainerPipeName: target, HostPath: pipePrefix + name}, nil
 }
@@ -91,7 +91,7 @@ func newDirectory(h Host, m specs.Mount, schema int) (directory2, error) {
 		return directory2{}, err
 	}
 	if _, ok := pipeName(m.Destination); ok || m.Type == "npipe" {
-		return directory2{}, invalid("%q is no named pipe and cannot be mounted as one at %q", m.Source, m.Destination)
+		return directory2{}, invalid("%#q is no named pipe and cannot be mounted as one at %#q", m.Source, m.Destination)
 	}
 	destination, err := containerPath(m.Destination)
 	if err != nil {
@@ -100,9 +100,9 @@ func newDirectory(h Host, m specs.Mount, schema int) (directory2, error) {
 	real, dir, err := h.Resolve(source)
 	switch {
 	case err != nil:
-		return directory2{}, invalid("cannot mount %q at %q: %w", m.Source, m.Destination, err)
+		return directory2{}, invalid("cannot mount %#q at %#q: %w", m.Source, m.Destination, err)
 	case !dir && schema == 1:
-		return directory2{}, invalid("cannot mount %q: it is a file, and this container (Hyper-V isolation, a credential spec, an endpoint list, or an old host) can be given directories only", m.Source)
+		return directory2{}, invalid("cannot mount %#q: it is a file, and this container (Hyper-V isolation, a credential spec, an endpoint list, or an old host) can be given directories only", m.Source)
 	}
 	return directory2{HostPath: real, ContainerPath: destination}, nil
 }

@@ -23,11 +23,11 @@ func hostPath(path string) (string, error) {
 	path = strings.ReplaceAll(path, "/", `\`)
 	switch {
 	case strings.IndexByte(path, 0) >= 0 || len(path) > maxText:
-		return "", invalid("path %.80q has a zero byte or is too long", path)
+		return "", invalid("path %#.80q has a zero byte or is too long", path)
 	case strings.HasPrefix(path, `\\`):
 		return path, nil
 	case len(path) < 3 || !isDrive(path) || path[2] != '\\':
-		return "", invalid(`path %q is not absolute: it must begin as C:\ does`, path)
+		return "", invalid(`path %#q is not absolute: it must begin as C:\ does`, path)
 	}
 	return path[:2] + cleanBackslashes(path[2:]), nil
 }
@@ -39,18 +39,18 @@ func containerPath(path string) (string, error) {
 		clean = "C:" + clean
 	}
 	if len(clean) < 3 || !isDrive(clean) || clean[2] != '\\' {
-		return "", invalid(`destination %q is not absolute: it must begin as C:\ does`, path)
+		return "", invalid(`destination %#q is not absolute: it must begin as C:\ does`, path)
 	}
 	rest := cleanBackslashes(clean[2:])
 	if rest == `\` {
 		if clean[0] == 'C' || clean[0] == 'c' {
-			return "", invalid("destination %q is the container's own drive, which cannot be mounted over", path)
+			return "", invalid("destination %#q is the container's own drive, which cannot be mounted over", path)
 		}
 		return clean[:3], nil
 	}
 	for name := range strings.SplitSeq(rest[1:], `\`) {
 		if name == ".." || strings.ContainsAny(name, "<>:\"|?*\x00") || strings.HasSuffix(name, ".") || strings.HasSuffix(name, " ") {
-			return "", invalid("destination %q has a part %q that is no name on Windows", path, name)
+			return "", invalid("destination %#q has a part %#q that is no name on Windows", path, name)
 		}
 	}
 	return clean[:2] + rest, nil
@@ -78,7 +78,7 @@ func volumePath(path string) (string, error) {
 	volume := strings.TrimSuffix(path, `\`)
 	inner, ok := strings.CutSuffix(volume, "}")
 	if !ok || len(inner) < len(prefix) || !strings.EqualFold(inner[:len(prefix)], prefix) || !isGUID(inner[len(prefix):]) {
-		return "", invalid(`root.path %q is no volume: it must look as \\?\Volume{%s}\ does`, path, example)
+		return "", invalid(`root.path %#q is no volume: it must look as \\?\Volume{%s}\ does`, path, example)
 	}
 	return volume, nil
 }

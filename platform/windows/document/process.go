@@ -23,7 +23,7 @@ func Process(p *specs.Process) (hcs.ProcessParameters, error) {
 			return none, invalid("process has neither args nor a commandLine")
 		}
 		if strings.Contains(p.Args[0], `"`) {
-			return none, invalid("process.args: the name of a program cannot have a quotation mark: %.80q", p.Args[0])
+			return none, invalid("process.args: the name of a program cannot have a quotation mark: %#.80q", p.Args[0])
 		}
 		line = commandLine(p.Args)
 	}
@@ -39,7 +39,7 @@ func Process(p *specs.Process) (hcs.ProcessParameters, error) {
 		return none, err
 	}
 	if strings.IndexByte(p.User.Username, 0) >= 0 || len(p.User.Username) > 512 {
-		return none, invalid("process.user.username %.80q is none", p.User.Username)
+		return none, invalid("process.user.username %#.80q is none", p.User.Username)
 	}
 	return hcs.ProcessParameters{CommandLine: line, User: p.User.Username, WorkingDirectory: cwd, Environment: env}, nil
 }
@@ -50,7 +50,7 @@ func environment(list []string) (map[string]string, error) {
 	for _, e := range list {
 		name, value, ok := strings.Cut(e, "=")
 		if !ok || name == "" || strings.IndexByte(e, 0) >= 0 {
-			return nil, invalid("process.env: %.80q is not NAME=VALUE", e)
+			return nil, invalid("process.env: %#.80q is not NAME=VALUE", e)
 		}
 		if old, ok := names[strings.ToUpper(name)]; ok {
 			delete(env, old)
@@ -67,7 +67,7 @@ func workingDirectory(cwd string) (string, error) {
 		dir = "C:" + dir
 	}
 	if dir != "" && !strings.HasPrefix(dir, `\\`) && (len(dir) < 3 || !isDrive(dir) || dir[2] != '\\') || strings.IndexByte(dir, 0) >= 0 || len(dir) > maxText {
-		return "", invalid(`process.cwd %.80q is not absolute: it must begin as C:\ does`, cwd)
+		return "", invalid(`process.cwd %#.80q is not absolute: it must begin as C:\ does`, cwd)
 	}
 	return dir, nil
 }
