@@ -5,14 +5,14 @@
 // libcontainer's container code; it never imports the daemon, protobuf services or a storage driver. Whoever uses it must
 // be able to act as the container's init when executed as "init": see package reexec.
 //
-// Plain containers, which most are, are set up without libcontainer's init: their first process is a forked child of this one
-// that runs a program of system calls (packages bringup and child), and so are processes executed in them. What is plain is
+// Plain containers, which most are, are set up without libcontainer's init: their first process is a child of this one, forked by
+// a small starter, that runs a program of system calls (packages bringup and child), and so are processes executed in them. What is plain is
 // decided by bringup.Plain; all else is libcontainer's, which is told of a plain container when it is needed there
 // (container.libcontainer). Config.Libcontainer turns our own way off.
 //
-// Such a child has a copy of our memory until it executes the program, and other containers' secrets are in it. It gives up its
-// descriptors at once and cannot be looked into but with CAP_SYS_PTRACE: where somebody in the pid namespace that it joins may have
-// that, libcontainer starts the process (bringup.PlainExec, container.traced).
+// Such a child has our privileges, and at first the host's files, until it executes the program. It cannot be looked into but with
+// CAP_SYS_PTRACE: where somebody in the pid namespace that it joins may have that, libcontainer starts the process
+// (bringup.PlainExec, container.traced).
 //
 // A container whose options name another OCI runtime (crun, youki, runsc, a runc by its path) is run by that one's command
 // line, under the same state, watching and clean-up.

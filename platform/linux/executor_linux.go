@@ -32,6 +32,7 @@ type Executor struct {
 	log          *slog.Logger
 	privileges   privileges
 	libcontainer bool
+	starter      *child.Starter // unless libcontainer is true
 	reaper       *reaper
 	hierarchies  hierarchies
 	oom          *oomWatcher
@@ -85,9 +86,12 @@ func New(cfg Config) (*Executor, error) {
 		// libcontainer then cannot seal the program by an overlay of its folder, and copies it for each process it starts.
 		e.log.Warn("the state directory is below the program's own folder: every container starts much slower", "state", cfg.Root, "program", self)
 	}
-	if _, err := child.Limits(); err != nil {
-		e.log.Warn("containers start slower", "error", err)
-		e.libcontainer = true
+	if !e.libcontainer {
+		starter, err := child.NewStarter(e.root)
+		if err != nil {
+			e.log.Warn("containers start slower", "error", err)
+		}
+		e.starter, e.libcontainer = starter, err != nil
 	}
 	e.privileges = ownPrivileges()
 	e.oom = newOOMWatcher(e.log)
@@ -115,6 +119,9 @@ func (e *Executor) Close() error {
 	e.background.Wait()
 	e.oom.close()
 	e.reaper.close()
+	if e.starter != nil {
+		return e.starter.Close()
+	}
 	return nil
 }
 

@@ -110,7 +110,7 @@ func (c *container) spawnOwn(program *libcontainer.Process, streams *stdio) (_ i
 		return 0, err
 	}
 	defer p.Cgroup.Close() // nil is no harm
-	init, err := p.Start()
+	init, err := p.Start(c.e.starter)
 	if err != nil {
 		return 0, err
 	}
@@ -232,10 +232,10 @@ func (c *container) startWithin(p *bringup.Program, cg cgroups.Manager) (*child.
 			return nil, err
 		}
 		defer p.Cgroup.Close()
-		return p.Start()
+		return p.Start(c.e.starter)
 	}
 	if cg.Path("") == "" {
-		return p.Start()
+		return p.Start(c.e.starter)
 	}
 	started, err := start(cg.Path(""))
 	if err == nil {
@@ -267,36 +267,21 @@ func (c *container) makeFifo() (*os.File, error) {
 	return os.OpenFile(name, unix.O_PATH, 0)
 }
 
-// childStdio answers the files that program has for its streams, or the null device, above the numbers they will get. (The
-// child could not open that: its cgroup may deny all devices at that moment.)
+// childStdio answers the files that program has for its streams, or the null device. (The child could not open that: its cgroup
+// may deny all devices at that moment.)
 func childStdio(program *libcontainer.Process) (files [3]*os.File, release func(), err error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return files, nil, err
-	}
-	opened := []*os.File{null}
-	release = func() {
-		for _, f := range opened {
-			f.Close()
-		}
 	}
 	for i, stream := range []any{program.Stdin, program.Stdout, program.Stderr} {
 		f, ok := stream.(*os.File)
 		if !ok {
 			f = null
 		}
-		if f.Fd() < 3 {
-			fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
-			if err != nil {
-				release()
-				return files, nil, fmt.Errorf("cannot copy a descriptor: %w", err)
-			}
-			f = os.NewFile(uintptr(fd), f.Name())
-			opened = append(opened, f)
-		}
 		files[i] = f
 	}
-	return files, release, nil
+	return files, func() { null.Close() }, nil
 }
 
 // libcontainer answers libcontainer's idea of the container, and writes down its state where it has not.

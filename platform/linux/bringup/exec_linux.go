@@ -33,8 +33,7 @@ func Exec(c Container, in Joined) (_ *Program, err error) {
 	b.Wait()
 	b.enterCgroups()
 	b.anyCPU()
-	pidfd := int(in.Pidfd.Fd())
-	b.Keep(pidfd)
+	pidfd := b.Keep(in.Pidfd)
 	flags := 0
 	for _, ns := range c.Config.Namespaces {
 		if ns.Type != configs.NEWPID {

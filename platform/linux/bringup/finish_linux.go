@@ -6,9 +6,9 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
-	"unsafe"
 
 	"github.com/moby/sys/capability"
 	"github.com/moby/sys/user"
@@ -33,7 +33,7 @@ func (b *builder) finish() {
 		limits = b.Config.Rlimits
 	}
 	for _, l := range limits {
-		b.Call(fmt.Sprintf("set resource limit %d", l.Type), unix.SYS_PRLIMIT64, 0, l.Type, unsafe.Pointer(&unix.Rlimit{Cur: l.Soft, Max: l.Hard}), 0)
+		b.Call(fmt.Sprintf("set resource limit %d", l.Type), unix.SYS_PRLIMIT64, 0, l.Type, child.Data(b.Program, unix.Rlimit{Cur: l.Soft, Max: l.Hard}), 0)
 	}
 	nnp := b.Config.NoNewPrivileges
 	if p.NoNewPrivileges != nil {
@@ -104,11 +104,11 @@ func (b *builder) becomeUser(caps capabilities) {
 			b.Call("give a standard stream to the user", unix.SYS_FCHOWN, i, p.UID, -1).Ignore(unix.EPERM, unix.EROFS)
 		}
 	}
-	groups := make([]uint32, len(p.AdditionalGroups)+1)
+	groups := make([]uint32, len(p.AdditionalGroups))
 	for i, g := range p.AdditionalGroups {
 		groups[i] = uint32(g)
 	}
-	b.Call("set the groups", unix.SYS_SETGROUPS, len(p.AdditionalGroups), unsafe.Pointer(&groups[0]))
+	b.Call("set the groups", unix.SYS_SETGROUPS, len(groups), child.Data(b.Program, groups...))
 	b.Call("set the group", unix.SYS_SETGID, p.GID)
 	b.Call("set the user", unix.SYS_SETUID, p.UID)
 	b.Call("become undumpable", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // another user is what the fs.suid_dumpable says
@@ -168,12 +168,11 @@ func capabilitySets(c *configs.Capabilities) capabilities {
 }
 
 func (b *builder) capset(effective, permitted, inheritable uint64) {
-	data := &[2]unix.CapUserData{
-		{Effective: uint32(effective), Permitted: uint32(permitted), Inheritable: uint32(inheritable)},
-		{Effective: uint32(effective >> 32), Permitted: uint32(permitted >> 32), Inheritable: uint32(inheritable >> 32)},
-	}
-	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	b.Call("set the capabilities", unix.SYS_CAPSET, unsafe.Pointer(header), unsafe.Pointer(data))
+	data := child.Data(b.Program,
+		unix.CapUserData{Effective: uint32(effective), Permitted: uint32(permitted), Inheritable: uint32(inheritable)},
+		unix.CapUserData{Effective: uint32(effective >> 32), Permitted: uint32(permitted >> 32), Inheritable: uint32(inheritable >> 32)})
+	header := child.Data(b.Program, unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3})
+	b.Call("set the capabilities", unix.SYS_CAPSET, header, data)
 }
 
 // environment is that of the process with each variable once, the last, and with HOME.
@@ -269,7 +268,7 @@ func (b *builder) try(exe child.Word, file string, found child.Label, next *chil
 		}
 		return s
 	}
-	or(b.Call(what, unix.SYS_OPENAT2, unix.AT_FDCWD, file, unsafe.Pointer(openAnywhere), unix.SizeofOpenHow).Into(f))
+	or(b.Call(what, unix.SYS_OPENAT2, unix.AT_FDCWD, file, b.how(openAnywhere), unix.SizeofOpenHow).Into(f))
 	or(b.Call(what, unix.SYS_STATX, f, "", unix.AT_EMPTY_PATH, unix.STATX_TYPE, child.At(about)))
 	b.Check(what, about+gidAndMode, unix.S_IFMT<<32, unix.S_IFDIR<<32).Then(directory).On(child.AnyError, other)
 	b.Place(directory)
@@ -288,11 +287,11 @@ func (b *builder) try(exe child.Word, file string, found child.Label, next *chil
 func (b *builder) awaitStart() {
 	const what = "wait for the start"
 	fifo := b.Words(1)
-	b.Call(what, unix.SYS_OPENAT, b.fd, fmt.Sprint(b.Fifo.Fd()), unix.O_WRONLY|unix.O_CLOEXEC, 0).Into(fifo)
+	b.Call(what, unix.SYS_OPENAT, b.fd, strconv.Itoa(b.fifo), unix.O_WRONLY|unix.O_CLOEXEC, 0).Into(fifo)
 	b.Call(what, unix.SYS_WRITE, fifo, "0", 1)
 	// None of these may be open at the exec, whose name could lead through /proc/self/fd (CVE-2024-21626, CVE-2016-9962).
 	b.Call("close", unix.SYS_CLOSE, fifo)
-	b.Call("close", unix.SYS_CLOSE, int(b.Fifo.Fd()))
+	b.Call("close", unix.SYS_CLOSE, b.fifo)
 	b.Call("close", unix.SYS_CLOSE, b.fd)
 }
 

@@ -23,7 +23,7 @@ type Container struct {
 	ID      string
 	Config  *configs.Config
 	Process *libcontainer.Process
-	Stdio   [3]*os.File       // above descriptor 2
+	Stdio   [3]*os.File
 	Fifo    *os.File          // O_PATH: what init opens for writing before it execs
 	Cgroups map[string]string // that exist by Wait, by cgroup v1 controller; or "" for v2, where the child is born
 	// Terminal has the process begin with a new one in the place of Stdio, of the size that Process says. Its master is Process.Given.
@@ -38,6 +38,7 @@ type builder struct {
 	root      child.Word // descriptor of the root file system
 	fd        child.Word // of /proc/self/fd of the host
 	null      child.Word // the container's /dev/null
+	fifo      int        // descriptor of Fifo
 	attr      child.Word // open to name an AppArmor profile
 	about     child.Word // struct statx of what is looked at
 	aboutRoot child.Word
@@ -62,7 +63,9 @@ func (p *Program) Close() {
 }
 
 // Start runs the program.
-func (p *Program) Start() (*child.Process, error) { return p.Program.Start(p.Options) }
+func (p *Program) Start(s *child.Starter) (*child.Process, error) {
+	return s.Start(p.Program, p.Options)
+}
 
 // Init answers the program. For a Container that is not Plain it answers nonsense.
 func Init(c Container) (_ *Program, err error) {
@@ -105,31 +108,14 @@ func newBuilder(p *child.Program, c Container, rootPath string) *builder {
 	return &builder{Program: p, Container: c, rootPath: rootPath, about: p.Words(statxWords), aboutRoot: p.Words(statxWords)}
 }
 
-// begin makes the child nobody's to look into, and gives it its streams.
+// begin gives the child its streams.
 func (b *builder) begin() {
-	b.Call("become undumpable", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	b.Call("begin a session", unix.SYS_SETSID)
-	// Signals that this process ignores would be ignored by the container too.
-	defaults := &[4]uint64{}
-	for s := 1; s < 32; s++ {
-		if s != int(unix.SIGKILL) && s != int(unix.SIGSTOP) {
-			b.Call("reset a signal", unix.SYS_RT_SIGACTION, s, unsafe.Pointer(defaults), 0, 8)
-		}
-	}
-	limits, err := child.Limits()
-	if err != nil {
-		b.fail(err)
-	}
-	for i := range limits {
-		b.Call("set a resource limit", unix.SYS_PRLIMIT64, 0, limits[i].Kind, unsafe.Pointer(&limits[i].Limit), 0)
-	}
 	for i, f := range b.Stdio {
-		from := int(f.Fd())
-		b.Keep(from)
-		b.Call("use a standard stream", unix.SYS_DUP3, from, i, 0)
+		b.Call("use a standard stream", unix.SYS_DUP3, b.Keep(f), i, 0)
 	}
 	if b.Fifo != nil {
-		b.Keep(int(b.Fifo.Fd()))
+		b.fifo = b.Keep(b.Fifo)
 	}
 	b.keyring()
 }
@@ -172,8 +158,7 @@ func (b *builder) join(p *Program) error {
 			p.PidNamespace = f
 			continue
 		}
-		b.Keep(int(f.Fd()))
-		b.Call("join namespace "+ns.Path, unix.SYS_SETNS, int(f.Fd()), cloneFlags[ns.Type])
+		b.Call("join namespace "+ns.Path, unix.SYS_SETNS, b.Keep(f), cloneFlags[ns.Type])
 	}
 	return nil
 }
@@ -184,17 +169,20 @@ func (b *builder) settings() {
 		b.write("/proc/self/oom_score_adj", strconv.Itoa(*b.Config.OomScoreAdj))
 	}
 	if b.Config.Namespaces.IsPrivate(configs.NEWNET) && len(b.Config.Networks) > 0 {
-		socket, lo := b.Words(1), &[5]uint64{}
-		copy((*[16]byte)(unsafe.Pointer(lo))[:], "lo")
-		(*[40]byte)(unsafe.Pointer(lo))[16] = unix.IFF_UP // struct ifreq of netdevice(7)
+		socket := b.Words(1)
+		lo := child.Data(b.Program, struct { // struct ifreq of netdevice(7)
+			name  [16]byte
+			flags uint16
+			_     [22]byte
+		}{name: [16]byte{'l', 'o'}, flags: unix.IFF_UP})
 		b.Call("make a socket", unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0).Into(socket)
-		b.Call("bring up the loopback interface", unix.SYS_IOCTL, socket, unix.SIOCSIFFLAGS, unsafe.Pointer(lo))
+		b.Call("bring up the loopback interface", unix.SYS_IOCTL, socket, unix.SIOCSIFFLAGS, lo)
 		b.Call("close", unix.SYS_CLOSE, socket)
 	}
 	if len(b.Config.Sysctl) > 0 {
 		sys, file := b.Words(2), b.Words(1)
 		b.Call("open /proc/sys", unix.SYS_OPENAT, unix.AT_FDCWD, "/proc/sys", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0).Into(sys)
-		how := how(unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+		how := b.how(&unix.OpenHow{Flags: unix.O_WRONLY | unix.O_TRUNC | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS})
 		for _, key := range slices.Sorted(maps.Keys(b.Config.Sysctl)) {
 			value := b.Config.Sysctl[key]
 			b.Call("open sysctl "+key, unix.SYS_OPENAT2, sys, strings.ReplaceAll(key, ".", "/"), how, unix.SizeofOpenHow).Into(file)
@@ -243,11 +231,18 @@ func (b *builder) enterCgroups() {
 // anyCPU takes back what binding to processors this process may have had; the cgroup's own limits stay.
 func (b *builder) anyCPU() {
 	all := allCPUs()
-	b.Call("use all processors", unix.SYS_SCHED_SETAFFINITY, 0, len(all)*8, unsafe.Pointer(&all[0])).Ignore(child.AnyError)
+	b.Call("use all processors", unix.SYS_SCHED_SETAFFINITY, 0, len(all)*8, child.Data(b.Program, all...)).Ignore(child.AnyError)
 }
 
-var allCPUs = sync.OnceValue(func() []uint64 { return slices.Repeat([]uint64{math.MaxUint64}, 1024) })
+// allCPUs is a set of processors as large as the kernel's are, which is what it answers here.
+var allCPUs = sync.OnceValue(func() []uint64 {
+	var set [1024]uint64
+	n, _, errno := unix.RawSyscall(unix.SYS_SCHED_GETAFFINITY, 0, unsafe.Sizeof(set), uintptr(unsafe.Pointer(&set)))
+	if errno != 0 {
+		n = unsafe.Sizeof(set)
+	}
+	return slices.Repeat([]uint64{math.MaxUint64}, int(n)/8)
+})
 
-func how(flags, resolve uint64) unsafe.Pointer {
-	return unsafe.Pointer(&unix.OpenHow{Flags: flags, Resolve: resolve})
-}
+// how is the address of an argument of openat2(2).
+func (b *builder) how(h *unix.OpenHow) uintptr { return child.Data(b.Program, *h) }

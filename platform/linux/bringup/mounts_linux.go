@@ -153,7 +153,7 @@ func (b *builder) attach(what string, tree, target child.Word) {
 }
 
 func (b *builder) setattr(what string, tree child.Word, flags int, attr *unix.MountAttr) {
-	b.Call(what, unix.SYS_MOUNT_SETATTR, tree, "", unix.AT_EMPTY_PATH|flags, unsafe.Pointer(attr), int(unsafe.Sizeof(*attr)))
+	b.Call(what, unix.SYS_MOUNT_SETATTR, tree, "", unix.AT_EMPTY_PATH|flags, child.Data(b.Program, *attr), int(unsafe.Sizeof(*attr)))
 }
 
 // attributes are what mount(2) with MS_REMOUNT, MS_BIND and these flags makes of a mount: exactly these, but times as they

@@ -78,8 +78,8 @@ func PlainExec(c *configs.Config, p *libcontainer.Process) (reason string) {
 	return notPlainExec(c, p)
 }
 
-// notPlainExec leaves out in particular what could look into the child, for until that execs it has a copy of this process's
-// memory, and with that other containers' environments. It is undumpable, so that takes CAP_SYS_PTRACE and to see it: as the
+// notPlainExec leaves out in particular what could look into the child, for until that execs it has this process's
+// privileges, and at first its files. It is undumpable, so that takes CAP_SYS_PTRACE and to see it: as the
 // container's own processes do that it joins, and those of others in their pid namespace. (One of the host's pid namespace can
 // look into this process as well.)
 func notPlainExec(c *configs.Config, p *libcontainer.Process) (reason string) {

@@ -5,7 +5,6 @@ import (
 	"math"
 	"os"
 	"path"
-	"unsafe"
 
 	devices "github.com/opencontainers/cgroups/devices/config"
 	"golang.org/x/sys/unix"
@@ -163,13 +162,13 @@ var openAnywhere = &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: u
 
 func (b *builder) openCwd(dir child.Word) *child.Step {
 	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS}
-	return b.Call("enter the working directory "+b.Process.Cwd, unix.SYS_OPENAT2, unix.AT_FDCWD, b.Process.Cwd, unsafe.Pointer(how), unix.SizeofOpenHow).Into(dir)
+	return b.Call("enter the working directory "+b.Process.Cwd, unix.SYS_OPENAT2, unix.AT_FDCWD, b.Process.Cwd, b.how(how), unix.SizeofOpenHow).Into(dir)
 }
 
 func (b *builder) readonly(p string) {
 	what := "make " + p + " read-only"
 	t, tree, none := b.Words(1), b.Words(1), b.Label()
-	b.Call(what, unix.SYS_OPENAT2, unix.AT_FDCWD, p, unsafe.Pointer(openAnywhere), unix.SizeofOpenHow).Into(t).On(unix.ENOENT, none)
+	b.Call(what, unix.SYS_OPENAT2, unix.AT_FDCWD, p, b.how(openAnywhere), unix.SizeofOpenHow).Into(t).On(unix.ENOENT, none)
 	b.Call(what, unix.SYS_OPEN_TREE, t, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE).Into(tree)
 	b.setattr(what, tree, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY, Attr_clr: unix.MOUNT_ATTR_NOSYMFOLLOW})
 	b.attach(what, tree, t)
@@ -190,7 +189,7 @@ func (b *builder) mask(paths []string) {
 		what := "mask " + p
 		t, none, file, first, next := b.Words(1), b.Label(), b.Label(), b.Label(), b.Label()
 		how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | unix.O_DIRECTORY, Resolve: unix.RESOLVE_NO_MAGICLINKS}
-		b.Call(what, unix.SYS_OPENAT2, unix.AT_FDCWD, p, unsafe.Pointer(how), unix.SizeofOpenHow).Into(t).On(unix.ENOENT, none).On(unix.ENOTDIR, file)
+		b.Call(what, unix.SYS_OPENAT2, unix.AT_FDCWD, p, b.how(how), unix.SizeofOpenHow).Into(t).On(unix.ENOENT, none).On(unix.ENOTDIR, file)
 		b.Check(what, empty, math.MaxUint64, 0).Then(first).On(child.AnyError, next)
 		b.Place(next)
 		b.Call(what, unix.SYS_OPEN_TREE, empty, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC).Into(tree)
@@ -201,10 +200,10 @@ func (b *builder) mask(paths []string) {
 		b.Call(what, unix.SYS_FCHDIR, t)
 		b.Call(what, unix.SYS_MOUNT, "tmpfs", ".", "tmpfs", unix.MS_RDONLY, "nr_blocks=1,nr_inodes=1")
 		b.Call("close", unix.SYS_CLOSE, t)
-		b.Call(what, unix.SYS_OPENAT2, unix.AT_FDCWD, p, unsafe.Pointer(how), unix.SizeofOpenHow).Into(empty)
+		b.Call(what, unix.SYS_OPENAT2, unix.AT_FDCWD, p, b.how(how), unix.SizeofOpenHow).Into(empty)
 		b.Call("enter the root", unix.SYS_CHDIR, "/").Then(none)
 		b.Place(file)
-		b.Call(what, unix.SYS_OPENAT2, unix.AT_FDCWD, p, unsafe.Pointer(openAnywhere), unix.SizeofOpenHow).Into(t).On(unix.ENOENT, none)
+		b.Call(what, unix.SYS_OPENAT2, unix.AT_FDCWD, p, b.how(openAnywhere), unix.SizeofOpenHow).Into(t).On(unix.ENOENT, none)
 		b.Call(what, unix.SYS_OPEN_TREE, b.null, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC).Into(tree)
 		b.attach(what, tree, t)
 		b.Call("close", unix.SYS_CLOSE, tree)

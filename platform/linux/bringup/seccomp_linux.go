@@ -8,12 +8,13 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"unsafe"
 
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	libseccomp "github.com/seccomp/libseccomp-golang"
 	"golang.org/x/sys/unix"
+
+	"github.com/slipwayd/slipway/platform/linux/child"
 )
 
 // filter is a seccomp filter as the kernel takes it.
@@ -58,8 +59,11 @@ func plainSeccomp(c *configs.Seccomp) string {
 
 // load installs the filter (seccomp(2)).
 func (b *builder) load(f *filter) {
-	program := &unix.SockFprog{Len: uint16(len(f.program)), Filter: &f.program[0]}
-	b.Call("load the seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, f.flags, unsafe.Pointer(program))
+	program := child.Data(b.Program, struct { // struct sock_fprog of seccomp(2)
+		length uint16
+		filter uintptr
+	}{uint16(len(f.program)), child.Data(b.Program, f.program...)})
+	b.Call("load the seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, f.flags, program)
 }
 
 // seccompFilter answers nil when there is none.

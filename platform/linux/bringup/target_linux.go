@@ -2,7 +2,6 @@ package bringup
 
 import (
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +22,7 @@ var (
 func (b *builder) openat2(what string, dir child.Word, name string, how *unix.OpenHow, into child.Word) *child.Step {
 	again := b.Label()
 	b.Place(again)
-	return b.Call(what, unix.SYS_OPENAT2, dir, name, unsafe.Pointer(how), unix.SizeofOpenHow).Into(into).On(unix.EAGAIN, again)
+	return b.Call(what, unix.SYS_OPENAT2, dir, name, b.how(how), unix.SizeofOpenHow).Into(into).On(unix.EAGAIN, again)
 }
 
 // target opens what a mount goes onto, as the container would find it, and makes it when it is not there: a directory, or an

@@ -2,7 +2,6 @@ package bringup
 
 import (
 	"math"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +17,7 @@ func (b *builder) terminal(console bool) {
 	const what = "make a terminal in /dev/pts"
 	const gidAndMode, ino, rdev = 3, 4, 16 // words of struct statx (statx(2))
 	master, tty, f := b.Words(1), b.Words(1), b.Words(1)
-	how := how(unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+	how := b.how(&unix.OpenHow{Flags: unix.O_RDWR | unix.O_NOCTTY | unix.O_NONBLOCK | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS})
 	b.Call(what, unix.SYS_OPENAT2, unix.AT_FDCWD, "/dev/pts/ptmx", how, unix.SizeofOpenHow).Into(master)
 	b.Call(what, unix.SYS_FSTATFS, master, child.At(b.about))
 	b.Check(what, b.about, math.MaxUint64, unix.DEVPTS_SUPER_MAGIC)
@@ -29,8 +28,8 @@ func (b *builder) terminal(console bool) {
 	b.Call(what, unix.SYS_IOCTL, master, unix.TIOCSPTLCK, child.At(b.Words(1)))
 	b.Call(what, unix.SYS_IOCTL, master, unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC).Into(tty)
 	if p := b.Process; p.ConsoleWidth != 0 && p.ConsoleHeight != 0 {
-		size := &unix.Winsize{Row: p.ConsoleHeight, Col: p.ConsoleWidth}
-		b.Call("set the size of the terminal", unix.SYS_IOCTL, master, unix.TIOCSWINSZ, unsafe.Pointer(size))
+		size := unix.Winsize{Row: p.ConsoleHeight, Col: p.ConsoleWidth}
+		b.Call("set the size of the terminal", unix.SYS_IOCTL, master, unix.TIOCSWINSZ, child.Data(b.Program, size))
 	}
 	if console {
 		const what = "mount the terminal on /dev/console"

@@ -7,13 +7,28 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-func start(t *testing.T, build func(p *Program)) (*Process, unix.WaitStatus, error) {
+func newStarter(t testing.TB) *Starter {
+	t.Helper()
+	s, err := NewStarter("of a test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func start(t *testing.T, s *Starter, build func(p *Program)) (*Process, unix.WaitStatus, error) {
 	t.Helper()
 	p, err := New()
 	if err != nil {
@@ -21,7 +36,7 @@ func start(t *testing.T, build func(p *Program)) (*Process, unix.WaitStatus, err
 	}
 	defer p.Close()
 	build(p)
-	c, err := p.Start(Options{})
+	c, err := s.Start(p, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,6 +52,7 @@ func start(t *testing.T, build func(p *Program)) (*Process, unix.WaitStatus, err
 }
 
 func TestProgram(t *testing.T) {
+	starter := newStarter(t)
 	for _, test := range []struct {
 		name, want string
 		status     int
@@ -82,7 +98,7 @@ func TestProgram(t *testing.T) {
 		{"death", ErrDied.Error(), 8, func(p *Program) { p.Call("exit", unix.SYS_EXIT_GROUP, 8) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, status, err := start(t, test.build)
+			_, status, err := start(t, starter, test.build)
 			got := ""
 			if err != nil {
 				got = err.Error()
@@ -102,7 +118,7 @@ func TestParentGone(t *testing.T) {
 	}
 	p.Wait()
 	p.Call("exit", unix.SYS_EXIT_GROUP, 0)
-	c, err := p.Start(Options{})
+	c, err := newStarter(t).Start(p, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,19 +141,16 @@ func TestDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	kept, err := unix.FcntlInt(held.Fd(), unix.F_DUPFD_CLOEXEC, 200)
-	if err != nil {
-		t.Fatal(err)
+	if got := p.Keep(held); got != socket+1 {
+		t.Fatalf("a kept file is descriptor %d", got)
 	}
-	defer unix.Close(kept)
-	p.Keep(kept)
 	null, zero := p.Words(1), p.Words(1)
 	p.Call("open", unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/null", unix.O_RDWR).Into(null)
 	p.Give("give", null)
 	p.Wait()
 	p.Ready()
 	p.Call("exit", unix.SYS_EXIT_GROUP, zero)
-	c, err := p.Start(Options{})
+	c, err := newStarter(t).Start(p, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,11 +170,7 @@ func TestDescriptors(t *testing.T) {
 	for _, fd := range open {
 		names[fd.Name()] = true
 	}
-	want := map[string]bool{"0": true, "1": true, "2": true, "3": true, fmt.Sprint(p.Socket()): true, "200": true}
-	if p.Socket() == 3 {
-		delete(want, "3")
-		want["4"] = true
-	}
+	want := map[string]bool{"0": true, "1": true, "2": true, "3": true, "4": true, "5": true} // 3 is what it opened
 	if !maps.Equal(names, want) {
 		t.Errorf("the child has %v open; want %v", names, want)
 	}
@@ -177,6 +186,7 @@ func TestDescriptors(t *testing.T) {
 }
 
 func BenchmarkFork(b *testing.B) {
+	s := newStarter(b)
 	for b.Loop() {
 		p, err := New()
 		if err != nil {
@@ -184,7 +194,7 @@ func BenchmarkFork(b *testing.B) {
 		}
 		p.Ready()
 		p.Call("exit", unix.SYS_EXIT_GROUP, 0)
-		c, err := p.Start(Options{})
+		c, err := s.Start(p, Options{})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -196,24 +206,81 @@ func BenchmarkFork(b *testing.B) {
 	}
 }
 
-// TestLimits compares with what a program gets that Go executes.
-func TestLimits(t *testing.T) {
-	var raised, after unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &raised); err != nil {
-		t.Fatal(err)
-	}
-	limits, err := Limits()
+// TestInherited compares with what a program gets that Go executes: Go raises its own limit of open files.
+func TestInherited(t *testing.T) {
+	signal.Ignore(unix.SIGUSR1) // which Go's would get ignored, and children of ours not
+	defer signal.Reset(unix.SIGUSR1)
+	want, err := exec.Command("cat", "/proc/self/limits").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("sh", "-c", "ulimit -Sn; ulimit -Hn").Output()
+	p, err := New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := fmt.Sprintf("%d\n%d\n", limits[0].Limit.Cur, limits[0].Limit.Max); string(out) != want {
-		t.Errorf("a program of ours has limits %q; want %q", out, want)
+	defer p.Close()
+	p.Wait()
+	c, err := newStarter(t).Start(p, Options{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &after); err != nil || after != raised {
-		t.Errorf("our own limit was %v and is %v, %v", raised, after, err)
+	defer func() {
+		_ = unix.Kill(c.Pid, unix.SIGKILL)
+		_, _ = unix.Wait4(c.Pid, nil, 0, nil)
+	}()
+	if got, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", c.Pid)); err != nil || string(got) != string(want) {
+		t.Errorf("a child has limits, %v\n%s\nwant\n%s", err, got, want)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000", "SigCgt:\t0000000000000000", fmt.Sprintf("PPid:\t%d\n", os.Getpid())} {
+		if !strings.Contains(string(status), line) {
+			t.Errorf("no %q in\n%s", line, status)
+		}
+	}
+	if maps, err := os.Open(fmt.Sprintf("/proc/%d/maps", c.Pid)); os.Getuid() != 0 && err == nil { // root may look into what is undumpable
+		maps.Close()
+		t.Error("everybody may look into a child")
+	}
+}
+
+// TestStarterKilled wants the next start to do as if nothing had been.
+func TestStarterKilled(t *testing.T) {
+	s := newStarter(t)
+	exit := func(p *Program) {
+		p.Wait()
+		p.Ready()
+		p.Call("exit", unix.SYS_EXIT_GROUP, 7)
+	}
+	for range 2 {
+		if _, status, err := start(t, s, exit); err != nil || status.ExitStatus() != 7 {
+			t.Fatalf("exit %d, %v", status.ExitStatus(), err)
+		}
+		if err := s.process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		var info unix.Siginfo
+		if err := unix.Waitid(unix.P_PID, s.process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestLarge has a program of more than a socket takes at once, with as much text as execve(2) takes.
+func TestLarge(t *testing.T) {
+	_, status, err := start(t, newStarter(t), func(p *Program) {
+		w := p.Words(1 << 16)
+		for range 1 << 16 {
+			p.Set(w+1<<16-1, 5)
+		}
+		env := []string{"X=" + strings.Repeat("x", 100<<10), "Y=" + strings.Repeat("y", 100<<10)}
+		p.Wait()
+		p.Ready()
+		p.Call("exec", unix.SYS_EXECVE, "/bin/sh", p.Strings([]string{"sh", "-c", "exit ${#Y}00"}), p.Strings(env))
+	})
+	if err != nil || status.ExitStatus() != 102400*100&0xff {
+		t.Errorf("exit %d, %v", status.ExitStatus(), err)
 	}
 }

@@ -1,13 +1,13 @@
-// Package child runs programs of system calls in forked children: what a process must do to itself between fork and exec,
-// where no Go can run, written down beforehand as data.
+// Package child runs programs of system calls in children: what a process must do to itself between fork and exec, where no Go
+// can run, written down beforehand as data.
 //
-// It owns Program and how one is run. A child is a copy of this process with one thread and no Go runtime: it interprets the
-// program by raw system calls alone, without allocation, locks or stack growth, as package syscall's own fork does. It
-// never imports libcontainer or anything of ours, and knows nothing of containers.
+// It owns Program, and Starter, which runs one. A starter is a small process beside this one, of which children are forked. It and
+// they are C (starter.c): that hears a program from a socket and interprets it. The package never imports libcontainer or anything
+// of ours, and knows nothing of containers. Without cgo it only says that it cannot.
 //
-// A child's memory is a copy of ours until it execs. So a program's first steps should make it undumpable, and this process
-// must be sealed against its children's children opening /proc/self/exe for writing: see Seal.
+// A child has next to nothing in its memory but its program, and only the files that it was given. Nobody without CAP_SYS_PTRACE
+// can look into it. This process must be sealed against its children's children opening /proc/self/exe for writing: see Seal.
 //
-// What a crash of this process leaves: children that wait for it (Program.Wait) fail and exit; those that do not wait go on to
-// the end of their program.
+// What a crash of this process leaves: the starter ends; children that wait for us (Program.Wait) fail and exit; those that do
+// not wait go on to the end of their program.
 package child

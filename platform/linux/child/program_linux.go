@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"slices"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -13,29 +12,38 @@ import (
 )
 
 // A Program is a list of steps, each a system call or a test of the child's memory, with what to do when it fails. Steps
-// follow one another unless they jump to a label. All memory they name is kept by the Program; none of it may be changed
-// before Start has returned.
+// follow one another unless they jump to a label. All that they name is in the program: it is written for the addresses that its
+// parts will have in the child.
 type Program struct {
 	buffers
 	ours   *os.File
 	theirs *os.File
-	socket int // theirs
-	linked bool
+	words  int
+	files  []*os.File // that the child keeps, from descriptor socket on
 }
 
 // buffers are what programs of containers have most of. The next program uses those of one that is closed.
 type buffers struct {
 	steps  []Step
-	memory []uint64
-	labels []int32          // where each is placed
-	text   []byte           // strings; it never moves
-	keep   []unsafe.Pointer // what else steps have addresses of
-	fds    []int            // descriptors that the child must not close
+	whats  []string // of the steps
+	labels []int32  // where each is placed
+	text   []byte   // strings and other data
+	sent   []byte   // header, steps and text as the child gets them
 }
 
 var used = sync.Pool{New: func() any {
-	return &buffers{steps: make([]Step, 0, 640), memory: make([]uint64, 0, 2048), text: make([]byte, 0, 32<<10), keep: make([]unsafe.Pointer, 0, 128)}
+	return &buffers{steps: make([]Step, 0, 640), whats: make([]string, 0, 640), text: make([]byte, 0, 32<<10), sent: make([]byte, 0, 96<<10)}
 }}
+
+// Where the parts of a program are in a child (starter.h), and with that how long they may be.
+const (
+	stepsAt = 0x1000000000
+	wordsAt = 0x1010000000
+	textAt  = 0x1020000000
+)
+
+// socket is the child's descriptor of the socket to this process.
+const socket = 4
 
 // A Word is 64 bits of the child's memory, as argument: its value.
 type Word int
@@ -46,17 +54,15 @@ type At Word
 // A Label is a place to jump to.
 type Label int32
 
-// A Step can be told more about by its methods until the next is added.
+// A Step can be told more about by its methods until the next is added. (starter.h: struct step.)
 type Step struct {
-	what   string // for errors: "cannot WHAT", or all of a Fail
-	kind   kind
-	words  uint8 // bit i: args[i] is an index into memory and stands for what is there
-	at     uint8 // bit i: args[i] is an index into memory and stands for where it is
-	number uintptr
-	args   [6]uintptr
+	number uint64
+	args   [6]uint64
 	into   int32 // word for the result
 	next   Label // after success
 	on     [3]handler
+	kind   kind
+	words  uint8 // bit i: args[i] is an index into memory and stands for what is there
 }
 
 type handler struct {
@@ -73,6 +79,9 @@ const (
 	fail
 )
 
+// failed is no error of the kernel's.
+const failed = syscall.Errno(math.MaxInt32)
+
 const (
 	following Label = -1 // the next step
 	nowhere   int32 = -1
@@ -86,16 +95,14 @@ func New() (*Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a socket: %w", err)
 	}
-	p := &Program{buffers: *used.Get().(*buffers)}
-	p.theirs, p.socket = os.NewFile(uintptr(pair[1]), "child"), pair[1]
+	p := &Program{buffers: *used.Get().(*buffers), theirs: os.NewFile(uintptr(pair[1]), "child")}
 	if err := unix.SetNonblock(pair[0], true); err != nil {
 		unix.Close(pair[0])
 		p.theirs.Close()
 		return nil, err
 	}
 	p.ours = os.NewFile(uintptr(pair[0]), "child")
-	p.Keep(pair[1])
-	p.Words(1) // where a failure is told from
+	p.Keep(p.theirs)
 	return p, nil
 }
 
@@ -108,23 +115,26 @@ func (p *Program) Close() {
 	}
 	b := p.buffers
 	p.buffers = buffers{}
-	clear(b.steps)
-	clear(b.keep)
-	b.steps, b.memory, b.labels, b.text, b.keep, b.fds = b.steps[:0], b.memory[:0], b.labels[:0], b.text[:0], b.keep[:0], b.fds[:0]
-	used.Put(&b)
+	clear(b.whats)
+	b.steps, b.whats, b.labels, b.text, b.sent = b.steps[:0], b.whats[:0], b.labels[:0], b.text[:0], b.sent[:0]
+	if cap(b.sent) <= maxKept {
+		used.Put(&b)
+	}
 }
 
-// Socket is the child's end, for its arguments.
-func (p *Program) Socket() int { return p.socket }
+// maxKept bounds what one large program leaves for the next.
+const maxKept = 1 << 20
 
-// Keep leaves descriptor fd open in the child, which closes all others that it does not have as standard streams.
-func (p *Program) Keep(fd int) { p.fds = append(p.fds, fd) }
+// Keep gives file to the child, and answers the descriptor that it is there. The caller keeps it open until the child has started.
+func (p *Program) Keep(file *os.File) int {
+	p.files = append(p.files, file)
+	return socket + len(p.files) - 1
+}
 
 // Words makes n words of memory that are zero, and answers the first.
 func (p *Program) Words(n int) Word {
-	w := Word(len(p.memory))
-	p.memory = slices.Grow(p.memory, n)[:len(p.memory)+n]
-	clear(p.memory[w:])
+	w := Word(p.words)
+	p.words += n
 	return w
 }
 
@@ -137,28 +147,24 @@ func (p *Program) Label() Label {
 // Place puts l before the next step.
 func (p *Program) Place(l Label) { p.labels[l] = int32(len(p.steps)) }
 
-// Call adds a system call. An argument is an int, a uintptr, a Word, an At, a string (its address, with a zero byte after it)
-// or an unsafe.Pointer.
+// Call adds a system call. An argument is an int, a uintptr, a Word, an At, or a string (its address, with a zero byte after it).
 func (p *Program) Call(what string, number uintptr, args ...any) *Step {
-	p.steps = append(p.steps, Step{what: what, number: number, into: nowhere, next: following})
+	p.whats = append(p.whats, what)
+	p.steps = append(p.steps, Step{number: uint64(number), into: nowhere, next: following})
 	s := &p.steps[len(p.steps)-1]
 	for i, a := range args {
 		switch a := a.(type) {
 		case int:
-			s.args[i] = uintptr(a)
+			s.args[i] = uint64(a)
 		case uintptr:
-			s.args[i] = a
+			s.args[i] = uint64(a)
 		case Word:
-			s.args[i] = uintptr(a)
+			s.args[i] = uint64(a)
 			s.words |= 1 << i
 		case At:
-			s.args[i] = uintptr(a)
-			s.at |= 1 << i
+			s.args[i] = wordsAt + 8*uint64(a)
 		case string:
-			s.args[i] = uintptr(p.String(a))
-		case unsafe.Pointer:
-			p.keep = append(p.keep, a)
-			s.args[i] = uintptr(a)
+			s.args[i] = uint64(p.String(a))
 		default:
 			panic(fmt.Sprintf("a %T is no argument of a system call", a)) // a mistake of the caller that every run shows
 		}
@@ -224,33 +230,40 @@ func (s *Step) Ignore(errnos ...syscall.Errno) *Step {
 	return s
 }
 
-// String answers the address of s with a zero byte behind, kept with the program. It must not hold a zero byte itself.
-func (p *Program) String(s string) unsafe.Pointer {
-	if cap(p.text)-len(p.text) <= len(s) {
-		if cap(p.text) > 0 {
-			p.keep = append(p.keep, unsafe.Pointer(unsafe.SliceData(p.text)))
-		}
-		p.text = make([]byte, 0, max(cap(p.text), len(s)+1))
-	}
-	from := len(p.text)
+// String answers the address of s with a zero byte behind. It must not hold a zero byte itself.
+func (p *Program) String(s string) uintptr {
+	at := textAt + uintptr(len(p.text))
 	p.text = append(append(p.text, s...), 0)
-	return unsafe.Pointer(&p.text[from])
+	return at
+}
+
+// Data answers the address of a copy of v, which holds no pointer but those that other methods answered, as uintptr.
+func Data[T any](p *Program, v ...T) uintptr {
+	p.text = append(p.text, make([]byte, -len(p.text)&7)...)
+	at := textAt + uintptr(len(p.text))
+	if len(v) > 0 {
+		p.text = append(p.text, bytesOf(v)...)
+	}
+	return at
+}
+
+func bytesOf[T any](v []T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), len(v)*int(unsafe.Sizeof(*new(T))))
 }
 
 // Strings answers the address of a list as execve(2) takes it.
-func (p *Program) Strings(list []string) unsafe.Pointer {
-	addresses := make([]unsafe.Pointer, len(list)+1)
+func (p *Program) Strings(list []string) uintptr {
+	addresses := make([]uintptr, len(list)+1)
 	for i, s := range list {
 		addresses[i] = p.String(s)
 	}
-	p.keep = append(p.keep, unsafe.Pointer(&addresses[0]))
-	return unsafe.Pointer(&addresses[0])
+	return Data(p, addresses...)
 }
 
 // Wait has the child wait for Process.Continue, and fail when this process is gone instead.
 func (p *Program) Wait() {
 	got := p.Words(2)
-	p.Call("hear from the parent", unix.SYS_READ, p.Socket(), At(got), 8).Into(got + 1)
+	p.Call("hear from the parent", unix.SYS_READ, socket, At(got), 8).Into(got + 1)
 	p.Check("go on without the parent", got+1, math.MaxUint64, 8)
 }
 
@@ -259,52 +272,47 @@ const given = math.MaxUint64 - 1
 
 // Give hands the descriptor in w to this process (unix(7), SCM_RIGHTS): see Process.Given.
 func (p *Program) Give(what string, w Word) {
-	word, data, rights, message := p.Words(1), p.Words(2), p.Words(3), p.Words(7)
-	p.memory[word] = given
-	p.Set(data, At(word)) // struct iovec
-	p.memory[data+1] = 8
-	p.memory[rights] = unix.SizeofCmsghdr + 4 // struct cmsghdr, whose length leaves out the padding
-	p.memory[rights+1] = unix.SOL_SOCKET | unix.SCM_RIGHTS<<32
+	rights, message := p.Words(3), p.Words(7)
+	p.Set(rights, unix.SizeofCmsghdr+4) // struct cmsghdr, whose length leaves out the padding
+	p.Set(rights+1, unix.SOL_SOCKET|unix.SCM_RIGHTS<<32)
 	p.Set(rights+2, w)
-	p.Set(message+2, At(data)) // struct msghdr
-	p.memory[message+3] = 1
+	p.Set(message+2, Data(p, Data(p, uint64(given)), 8)) // struct msghdr, with a struct iovec
+	p.Set(message+3, 1)
 	p.Set(message+4, At(rights))
-	p.memory[message+5] = 24
-	p.Call(what, unix.SYS_SENDMSG, p.Socket(), At(message), unix.MSG_NOSIGNAL)
+	p.Set(message+5, 24)
+	p.Call(what, unix.SYS_SENDMSG, socket, At(message), unix.MSG_NOSIGNAL)
 }
 
 // Outline lists what the steps do that can fail, in order.
 func (p *Program) Outline() []string {
 	var all []string
-	for i := range p.steps {
-		if what := p.steps[i].what; what != "" {
+	for _, what := range p.whats {
+		if what != "" {
 			all = append(all, what)
 		}
 	}
 	return all
 }
 
+// ready is what a child says at the end of its program; a failure is the number of the step and, in the upper half, the error.
+const ready = math.MaxUint64
+
 // Ready tells Process.Ready, and closes the socket.
 func (p *Program) Ready() {
-	word := p.Words(1)
-	p.memory[word] = ready
-	p.Call("tell the parent", unix.SYS_WRITE, p.Socket(), At(word), 8)
-	p.Call("close the socket", unix.SYS_CLOSE, p.Socket())
+	p.Call("tell the parent", unix.SYS_WRITE, socket, Data(p, uint64(ready)), 8)
+	p.Call("close the socket", unix.SYS_CLOSE, socket)
 }
 
-// link resolves labels and addresses.
-func (p *Program) link() {
-	if p.linked {
-		return
+// header is what comes before the steps and the text (starter.h).
+type header struct{ steps, words, text uint64 }
+
+// encode answers the program as the child hears it.
+func (p *Program) encode() ([]byte, error) {
+	if len(p.sent) > 0 {
+		return p.sent, nil
 	}
-	p.linked = true
 	for i := range p.steps {
 		s := &p.steps[i]
-		for j := range s.args {
-			if s.at>>j&1 != 0 {
-				s.args[j] = uintptr(unsafe.Pointer(&p.memory[s.args[j]]))
-			}
-		}
 		s.next = p.resolve(s.next, i)
 		for j := range s.on {
 			if s.on[j].errno != 0 {
@@ -312,8 +320,17 @@ func (p *Program) link() {
 			}
 		}
 	}
-	slices.Sort(p.fds)
+	steps := bytesOf(p.steps)
+	if len(steps) >= wordsAt-stepsAt || p.words*8 >= textAt-wordsAt || len(p.text) >= maxText {
+		return nil, unix.E2BIG
+	}
+	p.sent = append(p.sent, bytesOf([]header{{steps: uint64(len(p.steps)), words: uint64(p.words), text: uint64(len(p.text))}})...)
+	p.sent = append(append(p.sent, steps...), p.text...)
+	return p.sent, nil
 }
+
+// maxText is more than any execve(2) takes.
+const maxText = 64 << 20
 
 func (p *Program) resolve(l Label, i int) Label {
 	if l == following {

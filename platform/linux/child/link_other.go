@@ -1,0 +1,5 @@
+//go:build linux && !cgo
+
+package child
+
+const linked = false
