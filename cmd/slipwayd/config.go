@@ -168,7 +168,7 @@ path = ""
 # "io.containerd.runsc.v1" = "/usr/local/bin/containerd-shim-runsc-v1"
 
 [storage]
-# overlay, native (plain copies, for where overlay cannot be), or auto: overlay when the kernel and the file system can.
+%s
 driver = "auto"
 
 [registry]
@@ -221,7 +221,7 @@ interval = "1h"
 # Where Prometheus is answered, such as "127.0.0.1:1338" for http://127.0.0.1:1338/metrics; nowhere when empty. Whoever can connect
 # sees the names of namespaces, and how many containers and images they have.
 address = ""
-`, defaultRoot, defaultState, defaultAddress, defaultRegistryConfig) + defaultCRIText
+`, defaultRoot, defaultState, defaultAddress, storageText, defaultRegistryConfig) + defaultCRIText()
 }
 
 // loadConfig reads path over the defaults. A file that is not there is an error only when mustExist, that is when the user
@@ -280,7 +280,7 @@ func (c config) check() error {
 	if c.Address == "" {
 		return errors.New("address must not be empty")
 	}
-	if !filepath.IsAbs(strings.TrimPrefix(c.Address, "unix://")) { // shims look for it from another directory
+	if !filepath.IsAbs(cleanAddress(c.Address)) { // shims look for it from another directory
 		return fmt.Errorf("address must be an absolute path, not %q", c.Address)
 	}
 	for _, choice := range []struct {
@@ -289,7 +289,7 @@ func (c config) check() error {
 	}{
 		{"log.format", c.Log.Format, []string{"text", "json"}},
 		{"shim.group", c.Shim.Group, []string{"host", "pod", "container"}},
-		{"storage.driver", c.Storage.Driver, []string{"auto", "overlay", "native"}},
+		{"storage.driver", c.Storage.Driver, storageDrivers},
 		{"lazy.mode", c.Lazy.Mode, []string{"auto", "always", "never"}},
 	} {
 		if !slices.Contains(choice.allowed, choice.value) {

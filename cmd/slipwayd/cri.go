@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -64,7 +66,7 @@ const (
 func defaultCRI() criConfig {
 	return criConfig{
 		Enabled: true, DefaultRuntime: defaultClass, PauseImage: "registry.k8s.io/pause:3.10.1",
-		CNIConfDir: "/etc/cni/net.d", CNIBinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"},
+		CNIConfDir: defaultCNIConf, CNIBinDirs: defaultCNIBins,
 		CDISpecDirs: []string{"/etc/cdi", "/var/run/cdi"}, StreamAddress: "127.0.0.1:0",
 		NRI: nriConfig{
 			Socket: nri.DefaultSocket, PluginDir: "/opt/nri/plugins", ConfigDir: "/etc/nri/conf.d",
@@ -73,7 +75,8 @@ func defaultCRI() criConfig {
 	}
 }
 
-const defaultCRIText = `
+func defaultCRIText() string {
+	return fmt.Sprintf(`
 [cri]
 # Serve Kubernetes' CRI on the same socket.
 enabled = true
@@ -95,8 +98,8 @@ systemd_cgroup = false
 # Label processes and files as pods ask; without, SELinux options of pods are ignored.
 selinux = false
 # Network configuration of pods (CNI): the first file by name. It is read again when it changes.
-cni_conf_dir = "/etc/cni/net.d"
-cni_bin_dirs = ["/opt/cni/bin", "/usr/lib/cni"]
+cni_conf_dir = %q
+cni_bin_dirs = %s
 # Where vendors describe devices that containers may name (Container Device Interface).
 cdi_spec_dirs = ["/etc/cdi", "/var/run/cdi"]
 # Where exec, attach and port-forward are served to kubelet: HOST:PORT, port 0 for any that is free. Empty: not at all. Who can connect needs a
@@ -116,7 +119,17 @@ config_dir = "/etc/nri/conf.d"
 # How long a plugin may take to register, and for each request; one that takes longer is disconnected.
 registration_timeout = "5s"
 request_timeout = "2s"
-`
+`, defaultCNIConf, tomlList(defaultCNIBins))
+}
+
+// tomlList writes an array of strings.
+func tomlList(all []string) string {
+	quoted := make([]string, len(all))
+	for i, one := range all {
+		quoted[i] = strconv.Quote(one)
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
+}
 
 // check refuses what could not work, before anything runs.
 func (c criConfig) check() error {

@@ -1,7 +1,7 @@
 // Command slipwayd is the daemon: containerd's gRPC API over an engine.
 //
-// It owns flags, configuration and wiring: run.go is the life of the process from lock to last goodbye, wire.go makes the
-// parts in order. Everything else is packages' work. What a crash leaves is what they say; the lock on the root ends with
+// It owns flags, configuration and wiring: run.go is the life of the process from lock to last goodbye, supervise_*.go what starts and
+// stops it besides a terminal, wire.go makes the parts in order. Everything else is packages' work. What a crash leaves is what they say; the lock on the root ends with
 // the process, and the next daemon replaces the sockets.
 package main
 
@@ -31,6 +31,7 @@ func main() {
 // flags that win over the configuration file when given.
 type flags struct {
 	config, root, state, address, logLevel string
+	service                                string // what Windows runs us as; empty at a console
 }
 
 func command() *cobra.Command {
@@ -38,17 +39,13 @@ func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "slipwayd",
 		Short: "A container runtime daemon",
-		Long: `slipwayd pulls images, keeps their content and runs containers. It serves containerd's API on a unix socket.
+		Long: `slipwayd pulls images, keeps their content and runs containers. It serves containerd's API on a unix socket, or a named pipe on Windows.
 
 Daemons with different --root, --state and --address run side by side and share nothing.`,
 		Args: cobra.NoArgs, Version: version, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			load := func() (config, error) { return f.load(cmd.Flags().Changed) }
-			c, err := load()
-			if err != nil {
-				return err
-			}
-			return run(cmd.Context(), c, load)
+			return supervised(cmd.Context(), f.service, load)
 		},
 	}
 	cmd.SetVersionTemplate("slipwayd {{.Version}}\n")
@@ -59,6 +56,7 @@ Daemons with different --root, --state and --address run side by side and share 
 	fs.StringVarP(&f.address, "address", "a", "", "socket to serve (default "+strconv.Quote(defaultAddress)+")")
 	fs.StringVarP(&f.logLevel, "log-level", "l", "", "debug, info, warn or error (default \"info\")")
 	cmd.AddCommand(configCommand())
+	addSystem(cmd, &f)
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	return cmd
 }
@@ -99,7 +97,9 @@ func (f flags) load(given func(flag string) bool) (config, error) {
 	if filepath.Clean(c.Root) == filepath.Clean(c.State) {
 		return c, fmt.Errorf("root and state must be two directories, not both %q", c.Root)
 	}
-	return c, c.check()
+	err = c.check()
+	c.Address = cleanAddress(c.Address)
+	return c, err
 }
 
 // absolute sets a directory from a flag, which may be relative to where the user is.

@@ -17,11 +17,17 @@ import (
 // stopTimeout is how long calls may take to end after a request to stop; streams that have no end are cut then.
 const stopTimeout = 5 * time.Second
 
-// run is the daemon from its locks to its end. It returns nil after a request to stop.
-func run(ctx context.Context, c config, reload func() (config, error)) (err error) {
+// supervisor is who started the daemon, and how that is talked to.
+type supervisor struct {
+	log    func(format string, level slog.Leveler) *slog.Logger
+	notify func(log *slog.Logger, state string) // in the words of sd_notify(3)
+}
+
+// run is the daemon from its locks to its end. It returns nil after a request to stop: a signal, or ctx's end.
+func run(ctx context.Context, c config, by supervisor, reload func() (config, error)) (err error) {
 	level := &slog.LevelVar{}
 	level.Set(c.Log.Level.Level)
-	log := newLog(c.Log.Format, level)
+	log := by.log(c.Log.Format, level)
 	slog.SetDefault(log)
 	if err := checkPrivileges(); err != nil {
 		return err
@@ -58,7 +64,8 @@ func run(ctx context.Context, c config, reload func() (config, error)) (err erro
 	}
 	failed := make(chan error, 2)
 	go func() { failed <- serveError(c.Address, d.grpc.Serve(sockets.grpc)) }()
-	go func() { failed <- serveError(c.Address+ttrpcSuffix, d.ttrpc.Serve(ctx, sockets.ttrpc)) }()
+	calls := context.WithoutCancel(ctx) // those under way end in close
+	go func() { failed <- serveError(c.Address+ttrpcSuffix, d.ttrpc.Serve(calls, sockets.ttrpc)) }()
 
 	began := time.Now()
 	if err := d.engine.Start(ctx); err != nil {
@@ -76,21 +83,25 @@ func run(ctx context.Context, c config, reload func() (config, error)) (err erro
 	}
 	d.grpc.Ready()
 	log.Info("ready", "address", c.Address, "root", c.Root, "state", c.State, "version", version, "took", time.Since(began).Round(time.Millisecond))
-	notify(log, "READY=1")
+	by.notify(log, "READY=1")
 	settle()
-	return wait(log, level, signals, failed, reload)
+	err = wait(ctx, log, level, signals, failed, reload)
+	by.notify(log, "STOPPING=1")
+	return err
 }
 
-// wait holds until a signal to stop or the failure of a listener.
-func wait(log *slog.Logger, level *slog.LevelVar, signals <-chan os.Signal, failed <-chan error, reload func() (config, error)) error {
+// wait holds until a request to stop or the failure of a listener.
+func wait(ctx context.Context, log *slog.Logger, level *slog.LevelVar, signals <-chan os.Signal, failed <-chan error, reload func() (config, error)) error {
 	for {
 		select {
 		case err := <-failed:
 			return err
+		case <-ctx.Done():
+			log.Info("stopping; containers go on running")
+			return nil
 		case sig := <-signals:
 			if sig != syscall.SIGHUP {
 				log.Info("stopping; containers go on running", "signal", sig.String())
-				notify(log, "STOPPING=1")
 				return nil
 			}
 			c, err := reload()
@@ -137,20 +148,4 @@ func newLog(format string, level slog.Leveler) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(os.Stderr, o))
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, o))
-}
-
-// notify tells systemd, when it started us, how we are (sd_notify(3)).
-func notify(log *slog.Logger, state string) {
-	path := os.Getenv("NOTIFY_SOCKET")
-	if path == "" {
-		return
-	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err == nil {
-		_, err = conn.Write([]byte(state))
-		err = errors.Join(err, conn.Close())
-	}
-	if err != nil {
-		log.Warn("cannot notify the service manager", "socket", path, "err", err)
-	}
 }

@@ -107,7 +107,7 @@ func TestStateIsForOneDaemon(t *testing.T) {
 	defer unlock()
 	c := defaultConfig()
 	c.Root, c.State, c.Address = filepath.Join(dir, "root"), filepath.Join(dir, "state"), filepath.Join(dir, "sock")
-	if err := run(t.Context(), c, nil); err == nil || !strings.Contains(err.Error(), "uses the state "+c.State) {
+	if err := run(t.Context(), c, supervisor{log: newLog, notify: notify}, nil); err == nil || !strings.Contains(err.Error(), "uses the state "+c.State) {
 		t.Errorf("a daemon of another root gets %v", err)
 	}
 	if _, err := os.Lstat(c.Address); err == nil {

@@ -1,15 +1,33 @@
 package main
 
 import (
-	"fmt"
 	"log/slog"
+	"path/filepath"
 
-	"github.com/containerd/errdefs"
+	"github.com/slipwayd/slipway/engine"
+	"github.com/slipwayd/slipway/storage"
+	"github.com/slipwayd/slipway/storage/windowsfilter"
 )
 
-// openDrivers has nothing to open yet.
-func openDrivers(config, *slog.Logger) (drivers, error) {
-	return drivers{}, fmt.Errorf("layers on Windows are not implemented yet: %w", errdefs.ErrNotImplemented)
+// windowsName is the driver's name on the wire: containerd's, as its clients ask for it.
+const windowsName = "windows"
+
+// openDrivers opens the one driver that Windows has. Layers are never served before they are here: there is no FUSE.
+func openDrivers(c config, log *slog.Logger) (d drivers, err error) {
+	host, err := windowsfilter.NewHost()
+	if err != nil {
+		return d, err
+	}
+	layers, err := windowsfilter.New(filepath.Join(c.Root, "windowsfilter"), host)
+	if err != nil {
+		return d, err
+	}
+	d = drivers{byName: map[string]storage.Driver{windowsName: layers}, chosen: windowsName}
+	if c.Lazy.Mode == engine.LazyAlways {
+		d.notes = append(d.notes, "images are always pulled in full: Windows has nothing to serve layers with before they are here; [lazy] mode is taken for never")
+		log.Warn(d.notes[0])
+	}
+	return d, nil
 }
 
 // startSystem has nothing to start: Windows has no orphans to reap.
