@@ -124,7 +124,7 @@ func (c *Client) resolver(ctx context.Context, o PullOptions) (*transfertypes.Re
 }
 
 func platformToWire(p ocispec.Platform) *types.Platform {
-	return &types.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant, OSVersion: p.OSVersion}
+	return &types.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant, OSVersion: p.OSVersion, OSFeatures: p.OSFeatures}
 }
 
 // openStream begins a stream of the Streaming service under a fresh id and waits for its acknowledgement. It ends with ctx.

@@ -148,7 +148,7 @@ func (e *exporter) wanted(m ocispec.Descriptor) bool {
 
 // saved is docker's entry for an image: of several platforms the host's, else the first.
 func (e *exporter) saved(name string, manifests []exported) savedImage {
-	pick, host := manifests[0], platforms.Only(hostPlatform())
+	pick, host := manifests[0], matcher(hostPlatform())
 	for _, m := range manifests {
 		if m.desc.Platform != nil && host.Match(*m.desc.Platform) {
 			pick = m

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -163,7 +162,7 @@ func ChainIDs(diffIDs []digest.Digest) []digest.Digest {
 
 // choose orders the manifests of an index that run on p, the best first.
 func choose(manifests []ocispec.Descriptor, p ocispec.Platform) []ocispec.Descriptor {
-	match := platforms.Only(p)
+	match := matcher(p)
 	var fit []ocispec.Descriptor
 	for _, m := range manifests {
 		if m.Platform != nil && match.Match(*m.Platform) || m.Platform == nil && isManifest(m.MediaType) || isIndex(m.MediaType) {

@@ -50,16 +50,21 @@ var compressions = map[string]compression{
 	dockerLayer + ".zstd":           zstded,
 }
 
-// checkLayer refuses what cannot be unpacked.
-func checkLayer(d ocispec.Descriptor) error {
+// checkLayer refuses what cannot be unpacked. Only images for Windows have a reason for foreign layers: Microsoft's base images, before 2023.
+func checkLayer(d ocispec.Descriptor, os string) error {
 	switch {
-	case isForeign(d.MediaType):
-		return fmt.Errorf("layer %s is foreign (%s): it is not in the registry and Slipway fetches nothing from elsewhere; push the image with its layers included: %w",
+	case isForeign(d.MediaType) && os != "windows":
+		return fmt.Errorf("layer %s is foreign (%s): it is not in the registry, and Slipway fetches nothing from elsewhere but for images of Windows; push the image with its layers included: %w",
 			d.Digest, d.MediaType, errdefs.ErrNotImplemented)
-	case !isLayer(d.MediaType):
+	case !isLayer(d.MediaType) && !isLayer(distributable(d.MediaType)):
 		return fmt.Errorf("layer %s has media type %.200q, which cannot be unpacked: %w", d.Digest, d.MediaType, errdefs.ErrNotImplemented)
 	}
 	return nil
+}
+
+// distributable is the media type that a foreign layer would have in a registry.
+func distributable(t string) string {
+	return strings.Replace(strings.Replace(t, dockerForeign, dockerLayer, 1), ociForeign, ocispec.MediaTypeImageLayer, 1)
 }
 
 func errSchema1(what string) error {

@@ -86,7 +86,7 @@ func checkConfigPlatform(ctx context.Context, p content.Provider, doc document, 
 	if !isConfig(doc.Config.MediaType) {
 		return fmt.Errorf("manifest %s has a config of type %.200q, so it is not a container image: %w", desc.Digest, doc.Config.MediaType, errdefs.ErrInvalidArgument)
 	}
-	if desc.Platform != nil {
+	if saysBuild(desc.Platform) {
 		return nil // chosen by it
 	}
 	img, err := readConfig(ctx, p, *doc.Config, defaultConfig)
@@ -100,22 +100,25 @@ func matchConfig(img ocispec.Image, desc ocispec.Descriptor, want ocispec.Platfo
 	if img.OS == "" && img.Architecture == "" {
 		return nil
 	}
-	if !platforms.Only(want).Match(platforms.Normalize(img.Platform)) {
-		return fmt.Errorf("manifest %s is for %s, not for %s: %w", desc.Digest, platforms.FormatAll(img.Platform), platforms.FormatAll(want), errdefs.ErrNotFound)
+	if !matcher(want).Match(platforms.Normalize(img.Platform)) {
+		return fmt.Errorf("manifest %s is for %s, not for %s%s: %w", desc.Digest, platforms.FormatAll(img.Platform), platforms.FormatAll(want),
+			hintHyperV([]ocispec.Platform{img.Platform}, want), errdefs.ErrNotFound)
 	}
 	return nil
 }
 
 func errNoPlatform(desc ocispec.Descriptor, doc document, want ocispec.Platform) error {
 	var have []string
+	var all []ocispec.Platform
 	for _, m := range doc.Manifests {
 		if m.Platform != nil && m.Platform.OS != "unknown" && len(have) < 20 {
 			have = append(have, platforms.FormatAll(*m.Platform))
+			all = append(all, *m.Platform)
 		}
 	}
 	slices.Sort(have)
-	return fmt.Errorf("index %s has nothing for %s, only for %s: %w", desc.Digest, platforms.FormatAll(want),
-		strings.Join(slices.Compact(have), ", "), errdefs.ErrNotFound)
+	return fmt.Errorf("index %s has nothing for %s, only for %s%s: %w", desc.Digest, platforms.FormatAll(want),
+		strings.Join(slices.Compact(have), ", "), hintHyperV(all, want), errdefs.ErrNotFound)
 }
 
 func readConfig(ctx context.Context, p content.Provider, desc ocispec.Descriptor, limit int64) (ocispec.Image, error) {

@@ -117,8 +117,8 @@ func (p *puller) fetchRest(ctx context.Context) error {
 	fetched := map[digest.Digest]bool{}
 	for i, f := range p.images {
 		for _, d := range append([]ocispec.Descriptor{*f.doc.Config}, f.doc.Layers...) {
-			if isForeign(d.MediaType) {
-				group.Go(func() error { return checkLayer(d) })
+			if isForeign(d.MediaType) && f.config.OS != "windows" {
+				group.Go(func() error { return checkLayer(d, f.config.OS) })
 			} else if !fetched[d.Digest] && !(i == p.unpacked && p.layers != nil) {
 				group.Go(func() error { return p.blob(ctx, d, nil, p.report.Part(refKey(d), f.desc.Digest, d)) })
 			}
@@ -193,7 +193,7 @@ func (p *puller) everything(ctx context.Context, d ocispec.Descriptor, parent di
 func (p *puller) best(ctx context.Context, d ocispec.Descriptor, parent digest.Digest, want ocispec.Platform, depth int) (int, error) {
 	if !isIndex(d.MediaType) {
 		at, err := p.manifest(ctx, d, parent)
-		if err == nil && d.Platform == nil {
+		if err == nil && !saysBuild(d.Platform) {
 			err = matchConfig(p.images[at].config, d, want)
 		}
 		return at, err

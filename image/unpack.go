@@ -101,7 +101,7 @@ func (u *unpacker) steps(config ocispec.Descriptor, img ocispec.Image, descs []o
 	chain := ChainIDs(img.RootFS.DiffIDs)
 	var steps []Layer
 	for i, d := range descs {
-		if err := checkLayer(d); err != nil {
+		if err := checkLayer(d, img.OS); err != nil {
 			return nil, err
 		}
 		l := Layer{Desc: d, DiffID: img.RootFS.DiffIDs[i], Chain: chain[i], Index: i, Image: u.name, Manifest: u.manifest}

@@ -147,8 +147,9 @@ type Remote struct {
 	ranges    bool // Options.NeedRanges
 	endpoints []*endpoint
 
-	noReferrers *sync.Map // the Client's
-	trust       *trust    // nil for one host
+	noReferrers *sync.Map    // the Client's
+	trust       *trust       // nil for one host
+	elsewhere   *http.Client // for foreign layers; it knows no credentials
 }
 
 // endpoint is one host of a Remote.
@@ -174,6 +175,9 @@ func (c *Client) Remote(ref reference.Ref, o Options) (*Remote, error) {
 		creds = c.config.Credentials
 	}
 	r := &Remote{config: c.config, ref: ref, ranges: o.NeedRanges, noReferrers: &c.noReferrers}
+	if r.elsewhere, err = c.elsewhere(ref.Host); err != nil {
+		return nil, err
+	}
 	cache := auth.NewCache()
 	for _, h := range list {
 		transport, err := c.transport(h)

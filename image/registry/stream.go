@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipwayd/slipway/image/hosts"
@@ -146,6 +147,9 @@ func (s *stream) connect() error {
 	err := s.remote.each(s.ctx, hosts.Pull, s.failures, s.remote.config.Retries, func(e *endpoint) error {
 		return s.connectTo(e)
 	})
+	if errdefs.IsNotFound(err) && isForeign(s.desc) {
+		err = s.connectForeign(err)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot fetch %s: %w", s.desc.Digest, err)
 	}
@@ -162,26 +166,38 @@ func (s *stream) connectTo(e *endpoint) error {
 	if isDocument(s.desc.MediaType) {
 		path = "/manifests/"
 	}
+	err := s.get(func(ctx context.Context) (*http.Request, error) {
+		req, err := r.request(ctx, e, http.MethodGet, path+s.desc.Digest.String(), nil)
+		if err == nil && isDocument(s.desc.MediaType) {
+			req.Header.Set("Accept", s.desc.MediaType+", */*;q=0.1")
+		}
+		return req, err
+	}, e.do)
+	if err == nil && r.trust != nil {
+		r.trust.note(s.desc.Digest, e)
+	}
+	return err
+}
+
+// get sends the request that is made for it, with the range that is left to read, and takes the answer as body.
+func (s *stream) get(request func(context.Context) (*http.Request, error), do func(*http.Request, ...int) (*http.Response, error)) error {
 	// The context ends when nothing has come for too long, and with the body.
 	ctx, cancel := context.WithCancelCause(s.ctx)
-	req, err := r.request(ctx, e, http.MethodGet, path+s.desc.Digest.String(), nil)
+	req, err := request(ctx)
 	if err != nil {
 		cancel(err)
 		return err
-	}
-	if isDocument(s.desc.MediaType) {
-		req.Header.Set("Accept", s.desc.MediaType+", */*;q=0.1")
 	}
 	ranged := s.offset > 0 || s.end < s.desc.Size
 	if ranged {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", s.offset, s.end-1))
 	}
-	resp, err := e.do(req, http.StatusOK, http.StatusPartialContent)
+	resp, err := do(req, http.StatusOK, http.StatusPartialContent)
 	if err != nil {
 		cancel(err)
 		return err
 	}
-	body := &watched{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timeout: r.config.StallTimeout}
+	body := &watched{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timeout: s.remote.config.StallTimeout}
 	s.whole = resp.StatusCode == http.StatusOK
 	if err := s.checkResponse(resp, ranged); err != nil {
 		body.Close()
@@ -193,9 +209,6 @@ func (s *stream) connectTo(e *endpoint) error {
 			body.Close()
 			return err
 		}
-	}
-	if r.trust != nil {
-		r.trust.note(s.desc.Digest, e)
 	}
 	s.body = body
 	return nil
