@@ -79,7 +79,33 @@ func (m *Manager) FindImage(ctx context.Context, ref string) (metadata.Image, er
 			return img, err
 		}
 	}
-	return metadata.Image{}, fmt.Errorf("image %.300q is not here, pull it first: %w", ref, errdefs.ErrNotFound)
+	return m.findShort(ctx, ref)
+}
+
+// findShort finds an image by the beginning of its ID, as tools show it.
+func (m *Manager) findShort(ctx context.Context, ref string) (found metadata.Image, err error) {
+	missing := fmt.Errorf("image %.300q is not here, pull it first: %w", ref, errdefs.ErrNotFound)
+	short := strings.TrimPrefix(ref, "sha256:")
+	if len(short) > digest.SHA256.Size()*2 || strings.Trim(short, "0123456789abcdef") != "" {
+		return found, missing
+	}
+	all, err := m.e.ListImages(ctx, Namespace)
+	if err != nil {
+		return found, err
+	}
+	for _, i := range all {
+		if !strings.HasPrefix(i.Name, "sha256:"+short) {
+			continue
+		}
+		if found.Name != "" {
+			return metadata.Image{}, fmt.Errorf("several images have IDs that begin with %q: %w", short, errdefs.ErrInvalidArgument)
+		}
+		found = i
+	}
+	if found.Name == "" {
+		return found, missing
+	}
+	return found, nil
 }
 
 // image finds an image and sees to it that it is unpacked for a driver.

@@ -18,6 +18,7 @@ import (
 )
 
 type result struct {
+	Name           string
 	PodsPerSecond  float64 // RunPodSandbox, CreateContainer, StartContainer; by Parallel callers
 	Parallel, Pods int
 	MemoryKB       int64   // PSS that all processes but the containers' own programs grew by with the pods
@@ -38,14 +39,22 @@ func main() {
 	pid := flag.Int("pid", 0, "the daemon's")
 	pods := flag.Int("pods", 100, "how many")
 	parallel := flag.Int("parallel", 1, "callers side by side")
+	name := flag.String("name", "slipway", "of the runtime, in the result")
+	compare := flag.Bool("table", false, "read results of slipway and one other from standard input, and print a table of them")
 	flag.Parse()
-	if err := run(*endpoint, *image, *pid, *pods, *parallel); err != nil {
+	err := error(nil)
+	if *compare {
+		err = table(os.Stdin, os.Stdout)
+	} else {
+		err = run(*endpoint, *image, result{Name: *name, Pods: *pods, Parallel: *parallel}, *pid)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "cribench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(endpoint, image string, pid, pods, parallel int) error {
+func run(endpoint, image string, r result, pid int) error {
 	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
@@ -54,6 +63,9 @@ func run(endpoint, image string, pid, pods, parallel int) error {
 	b := &bench{runtime.NewRuntimeServiceClient(conn), image, pid, fmt.Sprintf("bench-%d", os.Getpid())}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
+	if err := b.ready(ctx); err != nil {
+		return err
+	}
 	if _, err := runtime.NewImageServiceClient(conn).PullImage(ctx, &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: image}}); err != nil {
 		return err
 	}
@@ -64,11 +76,10 @@ func run(endpoint, image string, pid, pods, parallel int) error {
 	if err != nil {
 		return err
 	}
-	r := result{Parallel: parallel, Pods: pods}
 	before := memory(pid)
-	ids, containers, took, err := b.startAll(ctx, pods, parallel)
+	ids, containers, took, err := b.startAll(ctx, r.Pods, r.Parallel)
 	if err == nil {
-		r.PodsPerSecond = float64(pods) / took.Seconds()
+		r.PodsPerSecond = float64(r.Pods) / took.Seconds()
 		time.Sleep(2 * time.Second) // daemons give memory back; it is what stays that counts
 		r.MemoryKB = memory(pid) - before
 		r.ExecP50MS, err = b.exec(ctx, containers[0])
@@ -85,6 +96,19 @@ func run(endpoint, image string, pid, pods, parallel int) error {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(r)
+}
+
+// ready waits until the runtime answers: its socket is there before that.
+func (b *bench) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		_, err := b.Version(ctx, &runtime.VersionRequest{})
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 func (b *bench) startAll(ctx context.Context, pods, parallel int) (ids, containers []string, took time.Duration, err error) {
