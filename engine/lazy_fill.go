@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -289,6 +290,12 @@ func (f *filler) fillLayer(ctx context.Context, l fillable, job *fillJob) error 
 		Layer:  image.Layer{Desc: src.Descriptor, DiffID: src.DiffID, Parent: digest.Digest(snapshot.Parent), Chain: digest.Digest(l.owner.Name), Image: src.Ref},
 		Staged: &arrival{e: e, driver: s.driver.(storage.Lazy), layer: layer, source: src, parent: snapshot.Parent, chain: l.owner.Name},
 		Pace:   f.pace(s.driver.(storage.Lazy), job), Progress: f.progress(l.key),
+	}
+	// After wrong bytes it is the registry alone that is asked.
+	if err := f.lastError(l.key); err == nil || errdefs.IsUnavailable(err) {
+		fill.Near = func(ctx context.Context, off int64) (io.ReadCloser, error) {
+			return s.driver.(storage.Lazy).Blob(ctx, layer, off)
+		}
 	}
 	if e.indexes != nil && src.DiffID != "" {
 		fill.Recorder = e.indexes.Own

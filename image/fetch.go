@@ -25,7 +25,8 @@ type fetcher struct {
 	store  Store
 	remote *registry.Remote
 	limits Limits
-	pace   func(ctx context.Context, n int) error // before each read, with the bytes of the last one; may be nil
+	pace   func(ctx context.Context, n int) error                      // before each read, with the bytes of the last one; may be nil
+	near   func(ctx context.Context, off int64) (io.ReadCloser, error) // as FillOptions say
 }
 
 // sourceLabels say where a blob came from, for pushes that may mount it.
@@ -271,8 +272,10 @@ func (f *fetcher) ingest(ctx context.Context, d ocispec.Descriptor, to *pipe, p 
 		if abortErr := f.store.Abort(context.WithoutCancel(ctx), refKey(d)); abortErr != nil {
 			return false, errors.Join(err, abortErr)
 		}
-		// Who sent what of an ingest that was resumed is not known. The first time it is the resuming that gets the blame.
-		if again := status.Offset > 0 || f.remote.Distrust(d.Digest); again && to == nil {
+		// Who sent what of an ingest that was resumed, or came from near, is not known. The first time it is they that get the blame.
+		again := status.Offset > 0 || f.near != nil || f.remote.Distrust(d.Digest)
+		f.near = nil
+		if again && to == nil {
 			return f.ingest(ctx, d, nil, p)
 		}
 	}
@@ -297,7 +300,7 @@ func (f *fetcher) copy(ctx context.Context, d ocispec.Descriptor, w io.Writer, o
 	if offset == d.Size && offset > 0 {
 		return nil
 	}
-	r, err := f.remote.Fetch(ctx, d, offset, -1)
+	r, err := f.open(ctx, d, offset)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -77,6 +78,9 @@ type FillOptions struct {
 	Layer    Layer  // without DiffID when Staged checks what it gets
 	Staged   Staged // what to unpack into
 	Recorder Recorder
+	// Near, when it is not nil, is asked for the blob before the registry is. Its stream may end early, and what then is missing comes
+	// from the registry, as all does if it has an error or the bytes turn out to be wrong.
+	Near func(ctx context.Context, off int64) (io.ReadCloser, error)
 	// Pace is called before each piece of the blob is fetched, with the bytes of the last one, and may wait; nil for as fast as can be.
 	Pace     func(ctx context.Context, n int) error
 	Progress ProgressFunc
@@ -100,7 +104,7 @@ func Fill(ctx context.Context, o FillOptions) (err error) {
 		return err
 	}
 	limits := o.Limits.withDefaults()
-	f := fetcher{store: o.Store, remote: remote, limits: limits, pace: o.Pace}
+	f := fetcher{store: o.Store, remote: remote, limits: limits, pace: o.Pace, near: o.Near}
 	progress := NewReporter(o.Progress).Part(refKey(o.Layer.Desc), "", o.Layer.Desc)
 	u := &unpacker{store: o.Store, recorder: o.Recorder, limits: limits, name: ref.String()}
 	u.fetch = func(ctx context.Context, d ocispec.Descriptor, to *pipe) error { return f.blob(ctx, d, to, progress) }
@@ -109,3 +113,47 @@ func Fill(ctx context.Context, o FillOptions) (err error) {
 	}
 	return o.Staged.Commit(ctx)
 }
+
+// open streams a blob from off on, of the source that is near for as long as it delivers.
+func (f *fetcher) open(ctx context.Context, d ocispec.Descriptor, off int64) (io.ReadCloser, error) {
+	far := func(off int64) (io.ReadCloser, error) { return f.remote.Fetch(ctx, d, off, -1) }
+	if f.near == nil {
+		return far(off)
+	}
+	near, err := f.near(ctx, off)
+	if err != nil {
+		return far(off)
+	}
+	return &nearFirst{body: near, far: far, at: off, end: d.Size}, nil
+}
+
+// nearFirst is a blob's stream that changes to its registry where another one ends early.
+type nearFirst struct {
+	body    io.ReadCloser
+	far     func(off int64) (io.ReadCloser, error) // nil when body is the registry's
+	at, end int64
+}
+
+func (r *nearFirst) Read(p []byte) (int, error) {
+	if r.far == nil {
+		return r.body.Read(p)
+	}
+	n, err := r.body.Read(p[:min(int64(len(p)), r.end-r.at)])
+	if r.at += int64(n); r.at == r.end {
+		return n, io.EOF
+	}
+	if err == nil {
+		return n, nil
+	}
+	far := r.far
+	r.far = nil
+	body, err := far(r.at)
+	if err != nil {
+		return n, err
+	}
+	_ = r.body.Close()
+	r.body = body
+	return n, nil
+}
+
+func (r *nearFirst) Close() error { return r.body.Close() }

@@ -26,6 +26,11 @@ type Lazy interface {
 	// returns nil; after an error the layer is in no defined state and the caller removes it. The usage is what the layer will
 	// take when it is here.
 	Attach(ctx context.Context, l Layer, x LayerIndex, src Source) (Usage, error)
+	// Blob streams the blob of l from off on, out of what readers have fetched of it and otherwise from where they would get it, behind
+	// all that they wait for: whoever brings all of it here then fetches nothing twice. It may end early, as when the server dies, and
+	// nothing has checked its bytes: have the blob's digest checked and its length counted. NotFound when the layer is not on
+	// its way, Unavailable when nothing serves it.
+	Blob(ctx context.Context, l Layer, off int64) (io.ReadCloser, error)
 	// Fill unpacks diff, the whole layer, beside what is served, where nobody sees it until Arrive, and a crash removes it.
 	Fill(ctx context.Context, l Layer, diff io.Reader) (Usage, error)
 	// Arrive makes what Fill has unpacked, and the caller has checked, the layer. Mounts that are made from then on use it, those

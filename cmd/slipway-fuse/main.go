@@ -71,7 +71,7 @@ func parse(name string, args []string) (o options, err error) {
 	f.StringVar(&o.state, "state", "", "directory for what the next keeper or server needs")
 	f.StringVar(&o.cache, "cache", "", "directory for the bytes of layers")
 	f.BoolVar(&o.noPassthrough, "no-passthrough", false, "read complete files through the server too; overlays may then be stacked higher above the mount")
-	f.Int64Var(&o.quota, "quota", 0, "bytes that the cache may take; 0 for as many as the disk has room for")
+	f.Int64Var(&o.quota, "quota", 0, "bytes that the cache may take, and as many again what is fetched of layers that have not arrived; 0 for as many as the disk has room for")
 	f.Int64Var(&o.idle, "idle", 0, "bytes of the cache that may stay when no layer needs them; 0 for as many as the quota leaves")
 	f.DurationVar(&o.deadline, "deadline", 5*time.Minute, "how long a read waits for a registry that does not answer")
 	if err := f.Parse(args); err != nil {

@@ -8,7 +8,7 @@ import (
 
 const (
 	// rangeMemory is how many bytes that were fetched wait for their readers at most.
-	rangeMemory = 24 << 20
+	rangeMemory = 16 << 20
 	// heapSlack is what Go's collector lets the heap grow by before it collects, in percent: most of what is on it are
 	// bytes on their way, and the server is on every host.
 	heapSlack = 50
@@ -16,8 +16,8 @@ const (
 	idleTime = 20 * time.Second
 )
 
-// trim gives memory back to the kernel when a burst is over, until ctx ends. fetched counts bytes.
-func trim(ctx context.Context, fetched func() int64) {
+// trim gives memory back to the kernel when a burst is over, and the disk what it holds of blobs that have arrived, until ctx ends.
+func (o *opener) trim(ctx context.Context) {
 	debug.SetGCPercent(heapSlack)
 	tick := time.NewTicker(idleTime)
 	defer tick.Stop()
@@ -28,7 +28,8 @@ func trim(ctx context.Context, fetched func() int64) {
 			return
 		case <-tick.C:
 		}
-		now := fetched()
+		o.scheduler.Trim()
+		now := o.fetched()
 		if now == last && now != trimmed {
 			debug.FreeOSMemory()
 			trimmed = now

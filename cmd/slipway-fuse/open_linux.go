@@ -49,7 +49,8 @@ func newOpener(opts options, log *slog.Logger) (*opener, error) {
 	}
 	// The scheduler retries, orders and splits ranges, so the client does none of that.
 	client := registry.New(registry.Config{UserAgent: "slipway/" + version, Streams: 1, Retries: -1})
-	return &opener{cache: c, scheduler: fetch.New(fetch.Options{Deadline: opts.deadline, Memory: rangeMemory}), client: client, units: units}, nil
+	scheduler := fetch.New(fetch.Options{Deadline: opts.deadline, Memory: rangeMemory, Dir: opts.cache, Disk: opts.quota, Room: c.Room})
+	return &opener{cache: c, scheduler: scheduler, client: client, units: units}, nil
 }
 
 // fetched is how many bytes have come from registries.
@@ -93,7 +94,7 @@ func (o *opener) open(id, dir string) (server.Layer, error) {
 	}
 	from := source{local: filepath.Join(dir, state.BlobFile), remote: remote}
 	return layer.New(layer.Config{Index: x, Digest: src.Document, Cache: o.cache, Units: o.units, Own: src.Own,
-		Blob: newBlob(func() *fetch.Blob { return o.scheduler.Blob(ref.Host, src.Descriptor, from) })}), nil
+		Blob: o.scheduler.Blob(ref.Host, src.Descriptor, from)}), nil
 }
 
 // credentials looks into the layer's state each time that a registry asks: a client may have given others since.
@@ -114,6 +115,12 @@ func credentials(dir string) registry.CredentialFunc {
 type source struct {
 	local  string
 	remote content.Fetcher
+}
+
+// Here implements fetch.Local.
+func (s source) Here() bool {
+	_, err := os.Lstat(s.local)
+	return err == nil
 }
 
 // Fetch implements content.Fetcher.

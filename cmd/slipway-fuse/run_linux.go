@@ -67,7 +67,7 @@ func serve(o options) error {
 	var trims sync.WaitGroup
 	defer trims.Wait()
 	defer stopTrimming()
-	trims.Go(func() { trim(trimming, opener.fetched) })
+	trims.Go(func() { opener.trim(trimming) })
 	return keeper.Serve(ctx, server.Config{Mountpoint: o.mount, State: o.state, Cache: o.cache, NoPassthrough: o.noPassthrough,
 		Open: opener.open, Detail: opener.detail, Log: log})
 }

@@ -84,6 +84,17 @@ func read(ctx context.Context, desc ocispec.Descriptor, src content.Fetcher, off
 	return data, nil
 }
 
+// Blob implements storage.Lazy.
+func (d *Driver) Blob(ctx context.Context, l storage.Layer, off int64) (io.ReadCloser, error) {
+	if s := d.lookup(l.ID); s == nil || s.isFilled() {
+		return nil, notServed(l.ID)
+	}
+	if err := d.ready(ctx, append([]string{l.ID}, l.Parents...)); err != nil {
+		return nil, err
+	}
+	return d.client.Blob(ctx, l.ID, off)
+}
+
 // Fill implements storage.Lazy. NotFound when the layer is not on its way.
 func (d *Driver) Fill(ctx context.Context, l storage.Layer, diff io.Reader) (storage.Usage, error) {
 	if s := d.lookup(l.ID); s == nil || s.isFilled() {

@@ -16,10 +16,10 @@ import (
 	"github.com/slipwayd/slipway/storage/lazyfuse/server/control"
 )
 
-// Busy implements storage.Lazy. The server fetches only what is waited for and what a start will want.
+// Busy implements storage.Lazy.
 func (d *Driver) Busy(ctx context.Context) bool {
 	detail, err := d.detail(ctx)
-	return err == nil && detail.Fetch.InFlight+detail.Fetch.Queued > 0
+	return err == nil && detail.Fetch.Urgent > 0
 }
 
 // detail is what slipway-fuse tells of what its layers share.

@@ -3,7 +3,7 @@
 // Command benchlazy measures how soon containers of images that are not here do something useful, of Slipway and its peers
 // side by side in one run, and prints the README's tables, for `make bench-lazy`.
 //
-//	benchlazy -slipway bin -registry 127.0.0.1:5000 [-peers DIR] [-stargz stargzd] [-rounds N] [-images python,big] [-links 20ms,100mbit] [-only NAME,NAME]
+//	benchlazy -slipway bin -registry 127.0.0.1:5000 [-peers DIR] [-stargz stargzd] [-rounds N] [-images python,big] [-links 20ms,100mbit] [-more warm,trips] [-only NAME,NAME]
 //
 // The registry is reached through a proxy (package slowlink) that makes it 20 ms away, and in a second run lets 100 Mbit/s
 // through as well. For each start all daemons of a contender are new and empty; the page cache is dropped and then the
@@ -35,7 +35,7 @@ import (
 // options are the flags.
 type options struct {
 	slipway, peers, stargz, registry string
-	images, links, only              string
+	images, links, only, more        string
 	rounds                           int
 	verbose                          bool
 }
@@ -68,6 +68,7 @@ func main() {
 	flag.StringVar(&o.registry, "registry", "127.0.0.1:5000", "registry that holds the images")
 	flag.StringVar(&o.images, "images", "python,node,java,nginx,redis,bench-2gb", "which images are started")
 	flag.StringVar(&o.links, "links", "20ms,100mbit", "ways to the registry")
+	flag.StringVar(&o.more, "more", "warm,memory,many,trips,everything", "what else is measured")
 	flag.StringVar(&o.only, "only", "", "only contenders whose names hold one of these")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often each is measured")
 	flag.BoolVar(&o.verbose, "v", false, "print each measurement to standard error")

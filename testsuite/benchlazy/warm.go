@@ -19,6 +19,7 @@ import (
 
 // group is what is measured with one start of each contender, a row of the table for each value.
 type group struct {
+	name string // that -more selects it by
 	rows []string
 	take func(c *contender) ([]float64, error)
 }
@@ -40,16 +41,19 @@ func warm(ctx context.Context, o options, h hub, work string) (err error) {
 	big := workload{repo: "bench-2gb", args: []string{"/bin/reader", "warm", "/data/big"}, ready: "ready"}
 	python := workload{repo: "python", args: []string{"python3", "-c", `import numpy, flask, time; print("re" + "ady", flush=True); time.sleep(5)`}, ready: "ready"}
 	for _, g := range []group{
-		{[]string{"first read, 1 MiB at a time, MB/s", "warm, 1 MiB at a time, MB/s", "warm, 4 KiB at random, reads/s"},
+		{"warm", []string{"first read, 1 MiB at a time, MB/s", "warm, 1 MiB at a time, MB/s", "warm, 4 KiB at random, reads/s"},
 			func(c *contender) ([]float64, error) { return c.reads(ctx, trial{h, line, big}) }},
-		{[]string{"PSS with python running, MB"}, func(c *contender) ([]float64, error) { return c.memory(ctx, trial{h, line, python}) }},
-		{[]string{"PSS with an image of 100,000 files, all looked at, MB"},
+		{"memory", []string{"PSS with python running, MB"}, func(c *contender) ([]float64, error) { return c.memory(ctx, trial{h, line, python}) }},
+		{"many", []string{"PSS with an image of 100,000 files, all looked at, MB"},
 			func(c *contender) ([]float64, error) { return c.memory(ctx, trial{h, line, many}) }},
-		{[]string{"round trips from the name of an image of 19 layers to a running container"},
+		{"trips", []string{"round trips from the name of an image of 19 layers to a running container"},
 			func(c *contender) ([]float64, error) { return c.trips(ctx, h) }},
-		{[]string{"seconds to read all of python, over 100 Mbit/s and 20 ms"},
+		{"everything", []string{"seconds to read all of python, over 100 Mbit/s and 20 ms", "MB fetched until then"},
 			func(c *contender) ([]float64, error) { return c.everything(ctx, h) }},
 	} {
+		if !slices.Contains(strings.Split(o.more, ","), g.name) {
+			continue
+		}
 		if err := g.print(all, o.rounds); err != nil {
 			return err
 		}
@@ -78,21 +82,20 @@ func (g group) print(all []*contender, rounds int) (err error) {
 	return nil
 }
 
-// over has the contender start something through a line of its own, and answers how long it took.
-func (c *contender) over(ctx context.Context, h hub, cfg slowlink.Config, w workload) (seconds float64, err error) {
+// over has the contender start something through a line of its own.
+func (c *contender) over(ctx context.Context, h hub, cfg slowlink.Config, w workload) (s sample, err error) {
 	cfg.Target = h.host
 	line, err := slowlink.Listen("127.0.0.1:0", cfg)
 	if err != nil {
-		return 0, err
+		return s, err
 	}
 	near := *c
 	near.registry = line.Addr()
 	defer func() { err = errors.Join(err, near.stop(), line.Close()) }()
 	if err := near.renew(ctx); err != nil {
-		return 0, err
+		return s, err
 	}
-	s, err := trial{h, line, w}.start(ctx, &near, true, nil)
-	return s.took.Seconds(), err
+	return trial{h, line, w}.start(ctx, &near, true, nil)
 }
 
 // trips answers how many round trips lie one after the other, by making them longer.
@@ -107,14 +110,14 @@ func (c *contender) trips(ctx context.Context, h hub) ([]float64, error) {
 		return nil, err
 	}
 	b, err := c.over(ctx, h, slowlink.Config{RTT: long}, nothing)
-	return []float64{(b - a) / (long - short).Seconds()}, err
+	return []float64{(b.took - a.took).Seconds() / (long - short).Seconds()}, err
 }
 
 // everything has python's image read from end to end by a program in it.
 func (c *contender) everything(ctx context.Context, h hub) ([]float64, error) {
 	s, err := c.over(ctx, h, links[1].Config, workload{repo: "python", ready: "ready",
 		args: []string{"bash", "-c", "find / -xdev -type f -print0 | xargs -0 cat >/dev/null; echo ready"}})
-	return []float64{s}, err
+	return []float64{s.took.Seconds(), float64(s.line.Received) / 1e6}, err
 }
 
 // several answers the medians of some rounds.

@@ -43,6 +43,15 @@ func (c *Cache) makeRoom(n int64) error {
 	return nil
 }
 
+// Room says whether somebody else may put n bytes on the disk that the cache is on, and leave as much of it free as the cache does.
+func (c *Cache) Room(n int64) bool {
+	if c.opts.Reserve < 0 {
+		return true
+	}
+	short, err := c.shortOfReserve(n)
+	return err == nil && short <= 0
+}
+
 func (c *Cache) idleBytes() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

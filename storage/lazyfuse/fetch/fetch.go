@@ -1,14 +1,14 @@
 // Package fetch decides which bytes of which blob are asked of a registry, when, and in what order.
 //
-// It owns the reads that are under way, the memory that their bytes wait in, and nothing on disk. One Scheduler serves all
-// layers of the host. How a range is got (mirrors, tokens, redirects, connections) is the business of the content.Fetcher that
+// It owns the reads that are under way, the memory that their bytes wait in, and for each blob a file without a name with what has
+// come of it, so that nothing is fetched twice. One Scheduler serves all layers of the host. How a range is got (mirrors, tokens, redirects, connections) is the business of the content.Fetcher that
 // comes with each blob; whether the bytes are right is the business of the caller, who has the digests.
 //
 // A read joins what is under way: readers of the same bytes cause one GET, and a reader wakes up as soon as its own bytes have
 // passed, not at the end of the GET. Foreground reads go before the start profile's, and those before the background's, which
 // are slowed while there is anything better to do, and never broken off.
 //
-// What a crash leaves: nothing.
+// What a crash leaves: nothing, or an empty file "blob" that the next scheduler uses.
 package fetch
 
 import (
@@ -62,6 +62,11 @@ type Options struct {
 	Memory int64
 	// Backoff is the first pause after a failure; it doubles up to 32 times as much. Default 100 ms.
 	Backoff time.Duration
+	// Dir is where what has come of blobs is kept while they are open, at most Disk bytes of all together and while Room says
+	// that the disk may take so many more (nil: it may); none without a Dir. Default of Disk: 4 GiB.
+	Dir  string
+	Disk int64
+	Room func(n int64) bool
 }
 
 func (o Options) withDefaults() Options {
@@ -85,6 +90,9 @@ func (o Options) withDefaults() Options {
 	if o.Memory <= 0 {
 		o.Memory = 32 << 20
 	}
+	if o.Disk <= 0 {
+		o.Disk = 4 << 30
+	}
 	// Several ranges must fit, also into the background's half.
 	o.MaxRange = min(max(o.MaxRange, o.MinRange), max(1, o.Memory/4))
 	o.MinRange = min(o.MinRange, o.MaxRange)
@@ -105,7 +113,9 @@ type Stats struct {
 
 	InFlight int   // GETs
 	Queued   int   // ranges that wait for their turn or for a pause to end
+	Urgent   int   // of both, those that somebody else than the background wants
 	Memory   int64 // bytes reserved for ranges
+	Disk     int64 // bytes that are stored
 }
 
 // Scheduler orders the reads of all blobs. Its methods and those of its blobs are safe for concurrent use.
@@ -115,9 +125,11 @@ type Scheduler struct {
 	mu       sync.Mutex // guards all that blobs, hosts and ranges hold
 	hosts    map[string]*host
 	counters [classes]Counter
-	memory   int64       // bytes of ranges that are queued no more
-	kept     []*piece    // whole ranges that nobody reads now, the least recently used first
-	forget   *time.Timer // fires when the first of kept is old
+	blobs    map[*Blob]struct{} // that are open
+	disk     int64              // bytes that are stored, or being written
+	memory   int64              // bytes of ranges that are queued no more
+	kept     []*piece           // whole ranges that nobody reads now, the least recently used first
+	forget   *time.Timer        // fires when the first of kept is old
 	closed   bool
 
 	work sync.WaitGroup // GETs
@@ -125,7 +137,7 @@ type Scheduler struct {
 
 // New makes a scheduler. The caller closes it.
 func New(opts Options) *Scheduler {
-	return &Scheduler{opts: opts.withDefaults(), hosts: make(map[string]*host)}
+	return &Scheduler{opts: opts.withDefaults(), hosts: make(map[string]*host), blobs: make(map[*Blob]struct{})}
 }
 
 // Close breaks off what is under way, makes waiting readers fail with Unavailable, and waits for all that the scheduler has
@@ -142,6 +154,11 @@ func (s *Scheduler) Close() error {
 	}
 	s.mu.Unlock()
 	s.work.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for b := range s.blobs {
+		b.dropStore()
+	}
 	return nil
 }
 
@@ -149,10 +166,17 @@ func (s *Scheduler) Close() error {
 func (s *Scheduler) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Stats{Demand: s.counters[Foreground], Profile: s.counters[Profile], Background: s.counters[Background], Memory: s.memory}
+	st := Stats{Demand: s.counters[Foreground], Profile: s.counters[Profile], Background: s.counters[Background], Memory: s.memory, Disk: s.disk}
 	for _, h := range s.hosts {
 		st.InFlight += len(h.active)
 		st.Queued += len(h.queue)
+		for _, list := range [][]*piece{h.active, h.queue} {
+			for _, p := range list {
+				if p.class < Background {
+					st.Urgent++
+				}
+			}
+		}
 	}
 	return st
 }
@@ -166,6 +190,7 @@ type Blob struct {
 
 	pieces  []*piece // in order of offset, not overlapping
 	streams []stream // of reads that went on, the most recent last
+	stored  store
 	closed  bool
 }
 
@@ -173,10 +198,12 @@ type Blob struct {
 func (s *Scheduler) Blob(host string, desc ocispec.Descriptor, fetcher content.Fetcher) *Blob {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &Blob{s: s, host: s.host(host), desc: desc, fetcher: fetcher}
+	b := &Blob{s: s, host: s.host(host), desc: desc, fetcher: fetcher}
+	s.blobs[b] = struct{}{}
+	return b
 }
 
-// Close drops what is kept of the blob and breaks off its GETs; readers fail with Unavailable.
+// Close drops what is kept and stored of the blob and breaks off its GETs; readers fail with Unavailable.
 func (b *Blob) Close() {
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
@@ -184,6 +211,8 @@ func (b *Blob) Close() {
 	for _, p := range slices.Clone(b.pieces) {
 		p.giveUp(errClosed)
 	}
+	b.dropStore()
+	delete(b.s.blobs, b)
 }
 
 var errClosed = fmt.Errorf("the blob or the scheduler is closed: %w", errdefs.ErrUnavailable)
@@ -199,6 +228,9 @@ func (b *Blob) ReadAt(ctx context.Context, class Class, p []byte, off int64) err
 	defer cancel()
 	for len(p) > 0 {
 		n, err := b.readSome(ctx, class, p, off)
+		if errors.Is(err, errDiscarded) {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("cannot read bytes %d-%d of %s: %w", off, off+int64(len(p))-1, b.desc.Digest, err)
 		}
@@ -215,6 +247,13 @@ func (b *Blob) readSome(ctx context.Context, class Class, p []byte, off int64) (
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || b.closed {
+		return 0, errClosed
+	}
+	b.passed(class, off)
+	if n := b.readStored(class, p, off); n > 0 {
+		return n, nil
+	}
+	if s.closed || b.closed { // meanwhile
 		return 0, errClosed
 	}
 	piece := b.find(class, off, int64(len(p)))
@@ -257,58 +296,42 @@ func (p *piece) await(ctx context.Context, off int64) error {
 	return nil
 }
 
-// stream is a place where a read ended; the next read goes on there, with a larger range.
-type stream struct{ next, size int64 }
-
-const maxStreams = 16
-
-// rangeSize says how much to ask for at off where want bytes are needed.
-func (b *Blob) rangeSize(off, want int64) int64 {
-	o := b.s.opts
-	size := b.host.line.carries(o.MinRange)
-	for i, st := range b.streams {
-		// Somewhat behind counts too: what lies between may be in a cache already.
-		if off >= st.next && off-st.next <= o.MinRange/4 {
-			size = min(2*st.size, o.MaxRange)
-			b.streams = slices.Delete(b.streams, i, i+1)
-			break
-		}
-	}
-	return min(max(size, want), o.MaxRange)
-}
-
-// began remembers where a range ends.
-func (b *Blob) began(end, size int64) {
-	if len(b.streams) == maxStreams {
-		b.streams = b.streams[1:]
-	}
-	b.streams = append(b.streams, stream{next: end, size: size})
-}
-
 // find answers the piece that has the byte at off or will have it, a new one when there is none.
 func (b *Blob) find(class Class, off, want int64) *piece {
+	if i := b.at(off); i < len(b.pieces) && b.pieces[i].off <= off {
+		return b.pieces[i]
+	}
+	if class == Profile {
+		return b.ask(class, off, min(want, b.s.opts.MaxRange)) // a profile knows what it wants
+	}
+	st := b.stream(off, want)
+	p := b.ask(class, off, st.size)
+	st.next, st.mark = p.end, p.end
+	b.streams = append(b.streams, st)
+	if st.long >= longRead && want < st.size {
+		b.ahead(class, &b.streams[len(b.streams)-1]) // it will go on there, and need not wait a round trip then
+	}
+	return p
+}
+
+// at is the place in pieces of the first one that ends behind off.
+func (b *Blob) at(off int64) int {
 	i := 0
 	for i < len(b.pieces) && b.pieces[i].end <= off {
 		i++
 	}
-	if i < len(b.pieces) && b.pieces[i].off <= off {
-		return b.pieces[i]
-	}
-	size := b.rangeSize(off, want)
-	if class == Profile {
-		size = min(want, b.s.opts.MaxRange) // a profile knows what it wants
-	}
-	end := min(off+size, b.desc.Size)
+	return i
+}
+
+// ask begins a piece of up to size bytes at off, where there is none.
+func (b *Blob) ask(class Class, off, size int64) *piece {
+	end, i := min(off+size, b.desc.Size), b.at(off)
 	if i < len(b.pieces) {
 		end = min(end, b.pieces[i].off)
 	}
-	b.began(end, size)
-	p := newPiece(b, class, off, end)
+	p := newPiece(b, class, off, b.bound(off, end))
 	b.pieces = slices.Insert(b.pieces, i, p)
 	b.host.enqueue(p)
-	if o := b.s.opts; size == o.MaxRange && size > o.MinRange && want < size && end < b.desc.Size && (i+1 == len(b.pieces) || b.pieces[i+1].off > end) {
-		b.find(max(class, Profile), end, size) // a long read: it will go on there, and need not wait a round trip then
-	}
 	return p
 }
 

@@ -179,13 +179,13 @@ func testGrowth(t *testing.T) {
 	for off := 0; off < 31*mib; off += mib / 2 {
 		mustRead(t, b, f, Foreground, off, mib/2)
 	}
-	if got := fmt.Sprint(sizes()); got != "[1 2 4 8 8 8 8]" {
+	if got := fmt.Sprint(sizes()); got != "[1 2 4 4 8 8 8 8]" {
 		t.Errorf("in order: %s", got)
 	}
-	for _, at := range []int{60, 40, 50} {
+	for _, at := range []int{60, 55, 50} {
 		mustRead(t, b, f, Foreground, at*mib, 100)
 	}
-	if got := fmt.Sprint(sizes()); got != "[1 1 1 1 2 4 8 8 8 8]" {
+	if got := fmt.Sprint(sizes()); got != "[1 1 1 1 2 4 4 8 8 8 8]" {
 		t.Errorf("here and there: %s", got)
 	}
 }

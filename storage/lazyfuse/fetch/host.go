@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -175,6 +176,9 @@ func (h *host) start(p *piece) {
 	h.s.work.Go(func() {
 		err := p.get(ctx)
 		cancel(nil)
+		if err == nil {
+			p.store()
+		}
 		h.s.mu.Lock()
 		defer h.s.mu.Unlock()
 		h.finish(p, err)
@@ -196,10 +200,10 @@ func (h *host) finish(p *piece, err error) {
 	case err == nil:
 		p.done = true
 		h.succeeded()
-		if p.readers == 0 {
-			h.s.keep(p)
-		}
 		p.broadcast()
+		if p.readers == 0 {
+			p.rest()
+		}
 	default:
 		h.s.counters[p.cause].Failures++
 		h.failed(p, err)
@@ -232,7 +236,7 @@ func (h *host) failed(p *piece, err error) {
 		p.giveUp(err)
 		return
 	case p.bad >= maxBad:
-		p.giveUp(errors.Join(err, errdefs.ErrDataLoss))
+		p.giveUp(fmt.Errorf("%d answers contradict the manifest, has the blob in the registry changed? %w: %w", p.bad, err, errdefs.ErrDataLoss))
 		return
 	case p.readers == 0:
 		p.giveUp(errUnwanted)
@@ -281,7 +285,7 @@ func jitter(d time.Duration) time.Duration {
 // isFinal says that the same request will not succeed later.
 func isFinal(err error) bool {
 	for _, is := range []func(error) bool{errdefs.IsNotFound, errdefs.IsUnauthorized, errdefs.IsPermissionDenied,
-		errdefs.IsInvalidArgument, errdefs.IsNotImplemented, errdefs.IsOutOfRange} {
+		errdefs.IsInvalidArgument, errdefs.IsNotImplemented} {
 		if is(err) {
 			return true
 		}
@@ -289,7 +293,7 @@ func isFinal(err error) bool {
 	return false
 }
 
-// isBad says that an answer contradicted what was asked for.
+// isBad says that an answer contradicted what was asked for. OutOfRange is one: the manifest tells how long the blob is.
 func isBad(err error) bool {
-	return errors.Is(err, errLength) || errdefs.IsFailedPrecondition(err) || errdefs.IsDataLoss(err)
+	return errors.Is(err, errLength) || errdefs.IsOutOfRange(err) || errdefs.IsFailedPrecondition(err) || errdefs.IsDataLoss(err)
 }

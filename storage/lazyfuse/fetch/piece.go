@@ -21,6 +21,7 @@ type piece struct {
 	buffers [][]byte // blockSize each, but the last
 	have    int64    // bytes that have come
 	done    bool     // all have
+	stored  bool     // and are on disk
 	err     error    // why no more will come
 
 	readers int
@@ -70,11 +71,22 @@ func (p *piece) leave() {
 	}
 	switch {
 	case p.done:
-		p.blob.s.keep(p)
+		p.rest()
 	case !p.active:
 		p.giveUp(errUnwanted)
 	}
 }
+
+// rest is what becomes of a piece that has come and that nobody reads: what is on disk need not be in memory.
+func (p *piece) rest() {
+	if p.stored {
+		p.giveUp(errUnwanted)
+	} else {
+		p.blob.s.keep(p)
+	}
+}
+
+var errDiscarded = fmt.Errorf("it is not what it should be: %w", errdefs.ErrUnavailable)
 
 var errUnwanted = fmt.Errorf("nobody waits for it any more: %w", errdefs.ErrUnavailable)
 

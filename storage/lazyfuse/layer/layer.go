@@ -24,9 +24,11 @@ import (
 	"github.com/slipwayd/slipway/storage/lazyfuse/index"
 )
 
-// Blob is the layer's blob; a *fetch.Blob is one. ReadAt fills p or fails.
+// Blob is the layer's blob; a *fetch.Blob is one. ReadAt fills p or fails. Discard says that what was read is wrong, and has to be had
+// anew.
 type Blob interface {
 	ReadAt(ctx context.Context, class fetch.Class, p []byte, off int64) error
+	Discard(off, length int64)
 	Close()
 }
 
@@ -265,17 +267,12 @@ func (l *Layer) unit(ctx context.Context, class fetch.Class, u int) ([]byte, err
 		if err == nil {
 			return data, nil
 		}
-		if d, ok := l.cfg.Blob.(discarder); ok {
-			d.Discard(unit.Offset, unit.Length)
-		}
+		l.cfg.Blob.Discard(unit.Offset, unit.Length)
 		if try == l.cfg.Retry || ctx.Err() != nil {
 			return nil, err
 		}
 	}
 }
-
-// discarder is a blob that holds bytes in memory, which are to be fetched anew when they turn out to be wrong.
-type discarder interface{ Discard(off, length int64) }
 
 // assemble reads past the cache.
 func (l *Layer) assemble(ctx context.Context, class fetch.Class, i int, p []byte, off int64) error {

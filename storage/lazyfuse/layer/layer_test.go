@@ -43,6 +43,8 @@ func (b *blob) ReadAt(_ context.Context, _ fetch.Class, p []byte, off int64) err
 	return nil
 }
 
+func (b *blob) Discard(off, length int64) {}
+
 func (b *blob) Close() {}
 
 // fixture is a layer with files of several sizes.

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -64,10 +65,11 @@ type Stats struct {
 }
 
 type request struct {
-	Op     string   `json:"op"` // attach, detach, layers, stats, record, touched, replay, handover
+	Op     string   `json:"op"` // attach, detach, layers, stats, record, touched, replay, send, handover
 	ID     string   `json:"id,omitempty"`
 	Dir    string   `json:"dir,omitempty"`
 	Wanted []Wanted `json:"wanted,omitempty"`
+	Offset int64    `json:"offset,omitempty"`
 }
 
 type response struct {
@@ -144,6 +146,34 @@ func (c Client) Replay(ctx context.Context, wanted []Wanted) error {
 	return err
 }
 
+// Blob streams the blob of a layer from off on: what readers have fetched of it, and the rest from where they would get it, behind
+// all that they wait for. The stream just ends early when the server fails or dies; the caller, who knows the blob's length, closes
+// it. NotFound when there is no such layer, Unavailable when there is no server.
+func (c Client) Blob(ctx context.Context, id string, off int64) (io.ReadCloser, error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	in := bufio.NewReaderSize(conn, 64<<10)
+	undo := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	if _, err := c.ask(ctx, conn, in, request{Op: "send", ID: id, Offset: off}); err != nil {
+		undo()
+		return nil, errors.Join(err, conn.Close())
+	}
+	return &blobStream{Reader: in, conn: conn, undo: undo}, nil
+}
+
+type blobStream struct {
+	io.Reader
+	conn *net.UnixConn
+	undo func() bool
+}
+
+func (b *blobStream) Close() error {
+	b.undo()
+	return b.conn.Close()
+}
+
 // call asks once. It is Unavailable when there is no server, or it died.
 func (c Client) call(ctx context.Context, req request) (response, error) {
 	conn, err := c.dial(ctx)
@@ -153,11 +183,14 @@ func (c Client) call(ctx context.Context, req request) (response, error) {
 	defer conn.Close()
 	undo := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer undo()
-	var r response
+	return c.ask(ctx, conn, bufio.NewReader(conn), req)
+}
+
+func (c Client) ask(ctx context.Context, conn *net.UnixConn, in *bufio.Reader, req request) (r response, err error) {
 	if err := json.NewEncoder(conn).Encode(req); err != nil {
 		return r, c.lost(ctx, req, err)
 	}
-	line, err := readLine(bufio.NewReader(conn))
+	line, err := readLine(in)
 	if err != nil {
 		return r, c.lost(ctx, req, err)
 	}

@@ -37,6 +37,16 @@ func (h *handler) Replay(wanted []control.Wanted) error {
 	h.wanted = wanted
 	return h.err
 }
+func (h *handler) Send(id string, off int64) (func(context.Context, io.Writer) error, error) {
+	return func(ctx context.Context, to io.Writer) error {
+		if id == "waits" {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		_, err := fmt.Fprintf(to, "%s from %d\n on", id, off)
+		return err
+	}, h.err
+}
 func (h *handler) Layers() []control.Layer { return h.layers }
 func (h *handler) Stats() control.Stats {
 	return control.Stats{PID: os.Getpid(), PassthroughReason: "none"}
@@ -85,6 +95,37 @@ func TestCalls(t *testing.T) {
 		if err := c.Detach(ctx, "id"); !errors.Is(err, kind) || err.Error() != h.err.Error() {
 			t.Errorf("got %v, want %v", err, h.err)
 		}
+	}
+}
+
+func TestBlob(t *testing.T) {
+	h := &handler{}
+	c, ctx := serve(t, h, control.Handover{}), context.Background()
+	r, err := c.Blob(ctx, "id", 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(r); err != nil || string(got) != "id from 7\n on" {
+		t.Errorf("%q, %v", got, err)
+	}
+	r.Close()
+	h.err = errdefs.ErrNotFound
+	if _, err := c.Blob(ctx, "id", 7); !errdefs.IsNotFound(err) {
+		t.Error(err)
+	}
+	h.err = nil
+	if r, err = c.Blob(ctx, "waits", 0); err != nil { // who has nothing to send learns that the client went: the test ends
+		t.Fatal(err)
+	}
+	r.Close()
+	short, cancel := context.WithCancel(ctx)
+	if r, err = c.Blob(short, "waits", 0); err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cancel()
+	if _, err := io.ReadAll(r); err == nil {
+		t.Error("a stream goes on without its context")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -22,6 +23,8 @@ type Handler interface {
 	Record(id string) error
 	Touched(id string) ([]Touch, error)
 	Replay(wanted []Wanted) error
+	// Send answers how to send the blob of a layer from off on.
+	Send(id string, off int64) (func(ctx context.Context, to io.Writer) error, error)
 }
 
 // Handover is what a server passes to a keeper that found it without one.
@@ -53,12 +56,12 @@ func Serve(ctx context.Context, l *net.UnixListener, h Handler, over Handover) e
 			undo := context.AfterFunc(ctx, func() { conn.Close() })
 			defer undo()
 			defer conn.Close()
-			_ = serveConn(conn, h, over) // the client sees that the connection ends
+			_ = serveConn(ctx, conn, h, over) // the client sees that the connection ends
 		}()
 	}
 }
 
-func serveConn(conn *net.UnixConn, h Handler, over Handover) error {
+func serveConn(ctx context.Context, conn *net.UnixConn, h Handler, over Handover) error {
 	in, out := bufio.NewReader(conn), json.NewEncoder(conn)
 	for {
 		line, err := readLine(in)
@@ -72,10 +75,34 @@ func serveConn(conn *net.UnixConn, h Handler, over Handover) error {
 		if req.Op == "handover" {
 			return handOver(conn, in, over)
 		}
+		if req.Op == "send" {
+			return sendBlob(ctx, conn, out, req, h)
+		}
 		if err := out.Encode(answer(req, h)); err != nil {
 			return err
 		}
 	}
+}
+
+// sendBlob answers with a line and, if that has no error, the blob up to the connection's end.
+func sendBlob(ctx context.Context, conn *net.UnixConn, out *json.Encoder, req request, h Handler) error {
+	send, err := h.Send(req.ID, req.Offset)
+	if err != nil {
+		return errors.Join(err, out.Encode(response{Error: err.Error(), Kind: kindOf(err)}))
+	}
+	if err := out.Encode(response{}); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { // the client says no more; it may go
+		_, _ = io.Copy(io.Discard, conn)
+		cancel()
+	})
+	err = send(ctx, conn)
+	err = errors.Join(err, conn.Close())
+	watch.Wait()
+	return err
 }
 
 func answer(req request, h Handler) (r response) {
@@ -97,7 +124,7 @@ func answer(req request, h Handler) (r response) {
 	case "replay":
 		err = h.Replay(req.Wanted)
 	default:
-		err = fmt.Errorf("cannot do %q, this FUSE server knows attach, detach, layers, stats, record, touched, replay and handover: %w", req.Op, errdefs.ErrInvalidArgument)
+		err = fmt.Errorf("cannot do %q, this FUSE server knows attach, detach, layers, stats, record, touched, replay, send and handover: %w", req.Op, errdefs.ErrInvalidArgument)
 	}
 	if err != nil {
 		r.Error, r.Kind = err.Error(), kindOf(err)
