@@ -93,10 +93,31 @@ func (hcsHost) Sync(dir string) error {
 		return fmt.Errorf("cannot open the volume of %s to flush it: %w", dir, err)
 	}
 	defer windows.CloseHandle(h)
-	if err := windows.FlushFileBuffers(h); err != nil {
+	err = windows.FlushFileBuffers(h)
+	if errors.Is(err, windows.ERROR_INVALID_FUNCTION) {
+		return flushFiles(dir) // not one of NTFS or ReFS
+	}
+	if err != nil {
 		return fmt.Errorf("cannot flush the volume of %s: %w", dir, err)
 	}
 	return nil
+}
+
+// flushFiles makes files durable one by one.
+func flushFiles(dir string) error {
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		f, err := winio.OpenForBackup(path, windows.GENERIC_READ|windows.GENERIC_WRITE, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE, windows.OPEN_EXISTING)
+		if err != nil {
+			return err
+		}
+		if err := f.Sync(); err != nil {
+			return errors.Join(fmt.Errorf("cannot flush %s: %w", path, err), f.Close())
+		}
+		return f.Close()
+	})
 }
 
 // kind gives errors of Windows the kind that callers look for.
