@@ -60,13 +60,11 @@ func (x *executorTest) adoptTerminal() {
 	setTerminal(x.T, &s)
 	s.IO = platform.IO{Terminal: true, Width: 80, Height: 24}
 	c := x.create(s)
-	x.start(c.Init())
 	if _, ok := c.Init().(platform.Reattacher); !ok {
-		x.kill(c.Init())
-		x.wait(c.Init())
 		x.remove(c)
 		x.Skip("this executor cannot take terminals back")
 	}
+	x.start(c.Init())
 	x.exec(c, "e", platform.IO{Terminal: true}, "sh", "-c", "read x; stty size")
 	_, err := x.exec(c, "none", platform.IO{}, "sleep", "1000").(platform.Reattacher).Terminal()
 	x.is(err, errdefs.ErrNotFound, "Terminal of a process without one")

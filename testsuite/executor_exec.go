@@ -105,6 +105,13 @@ func (x *executorTest) pause() {
 		x.Fatal("the container cannot be paused")
 	}
 	x.is(pauser.Resume(x.ctx), errdefs.ErrFailedPrecondition, "Resume of what is not paused")
+	if x.NoPause {
+		x.is(pauser.Pause(x.ctx), errdefs.ErrNotImplemented, "Pause")
+		x.kill(c.Init())
+		x.wait(c.Init())
+		x.remove(c)
+		return
+	}
 	if err := pauser.Pause(x.ctx); err != nil {
 		x.Fatal(err)
 	}

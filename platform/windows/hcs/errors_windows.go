@@ -3,6 +3,7 @@ package hcs
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"syscall"
 
 	"github.com/Microsoft/hcsshim"
@@ -12,6 +13,7 @@ import (
 
 // Codes of the service (winerror.h, HCS_E_*) as hcsshim's API gives them, and as its successor does.
 const (
+	errNotThere        = syscall.Errno(0x80004001) // E_NOTIMPL
 	errPending         = syscall.Errno(0xC0370103)
 	errInvalidState    = syscall.Errno(0xC0370105)
 	errUnknownMessage  = syscall.Errno(0xC037010B)
@@ -29,8 +31,8 @@ const (
 )
 
 var kinds = map[syscall.Errno]error{
-	errInvalidState:   errdefs.ErrFailedPrecondition,
-	errUnknownMessage: errdefs.ErrNotImplemented,
+	errInvalidState: errdefs.ErrFailedPrecondition,
+	errNotThere:     errdefs.ErrNotImplemented, errUnknownMessage: errdefs.ErrNotImplemented,
 	errInvalidJSON:    errdefs.ErrInvalidArgument,
 	errSystemNotFound: errdefs.ErrNotFound, errNotHere: errdefs.ErrNotFound,
 	errSystemExists:  errdefs.ErrAlreadyExists,
@@ -44,19 +46,31 @@ var kinds = map[syscall.Errno]error{
 	windows.ERROR_NOT_SUPPORTED: errdefs.ErrNotImplemented, windows.ERROR_PROC_NOT_FOUND: errdefs.ErrNotImplemented,
 }
 
-// code finds the service's code in an error of ours or of hcsshim's, whose outermost types have no Unwrap.
+// code finds the service's code in an error of ours or of hcsshim's; 0 when there is none.
 func code(err error) syscall.Errno {
-	var container *hcsshim.ContainerError
-	var process *hcsshim.ProcessError
-	switch {
-	case errors.As(err, &container):
-		err = container.Err
-	case errors.As(err, &process):
-		err = process.Err
+	for err != nil {
+		var n syscall.Errno
+		if errors.As(err, &n) {
+			return n
+		}
+		err = cause(err)
 	}
-	var n syscall.Errno
-	errors.As(err, &n)
-	return n
+	return 0
+}
+
+// cause opens hcsshim's errors: they keep what they are about in a field Err, most of them without an Unwrap, and some are of types that
+// cannot be named here.
+func cause(err error) error {
+	if several, ok := err.(interface{ Unwrap() []error }); ok && len(several.Unwrap()) > 0 {
+		return several.Unwrap()[0]
+	}
+	if v := reflect.Indirect(reflect.ValueOf(err)); v.Kind() == reflect.Struct {
+		if f := v.FieldByName("Err"); f.IsValid() && f.CanInterface() {
+			inner, _ := f.Interface().(error)
+			return inner
+		}
+	}
+	return errors.Unwrap(err)
 }
 
 func isPending(err error) bool { return code(err) == errPending }

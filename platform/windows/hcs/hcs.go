@@ -23,8 +23,7 @@ type Host interface {
 	// Resolve looks at a path of the host that a container is to see, and answers the path to give to the service. NotFound when nothing
 	// is there.
 	Resolve(path string) (real string, dir bool, err error)
-	// Mount makes one volume of a container's layers and answers its path, \\?\Volume{GUID}. Mounting what is mounted answers the same.
-	// After an error nothing is mounted.
+	// Mount makes one volume of a container's layers and answers its path, \\?\Volume{GUID}. After an error nothing is mounted.
 	Mount(ctx context.Context, l Layers) (volume string, err error)
 	// Unmount undoes Mount; what is not mounted is no error.
 	Unmount(ctx context.Context, scratch string) error

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/Microsoft/hcsshim"
@@ -73,7 +74,7 @@ func (h *local) Unmount(ctx context.Context, scratch string) error {
 	if err == nil {
 		return nil
 	}
-	if _, gone := hcsshim.GetLayerMountPath(info, id); gone != nil {
+	if volume, gone := hcsshim.GetLayerMountPath(info, id); gone != nil || !strings.HasPrefix(volume, `\\?\Volume{`) {
 		return nil // it was not mounted
 	}
 	return classify(err)

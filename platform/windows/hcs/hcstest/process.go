@@ -64,7 +64,7 @@ func (p *process) run() {
 	if p.params.CreateStdErrPipe {
 		stderr = p.ours.err
 	}
-	if !p.params.CreateStdInPipe {
+	if !p.params.CreateStdInPipe && !p.params.EmulateConsole { // at a console that nobody types at, a program waits
 		p.ours.in.Close()
 	}
 	status := uint32(0)
