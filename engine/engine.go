@@ -113,6 +113,7 @@ type Engine struct {
 	recordedMu sync.Mutex      // lazy_record.go
 	recorded   map[string]bool // layers whose use is being noted
 	starts     startCounts     // metrics.go
+	observed   observedStarts  // lazy_observe.go
 
 	stop context.CancelFunc // ends background work
 	bg   sync.WaitGroup     // background work, begun with e.background

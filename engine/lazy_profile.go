@@ -112,13 +112,21 @@ func (e *Engine) startOf(ctx context.Context, sc Scope, c metadata.Container) (*
 	if st == nil || err != nil {
 		return nil, err
 	}
-	img, err := e.GetImage(ctx, sc.Namespace, c.Image)
-	if err != nil {
+	if _, err := e.describeStart(ctx, sc, c, st); err != nil {
 		return nil, err
 	}
-	manifest, _, err := image.Manifest(ctx, e.Content(sc), img.Target, nil)
+	return st, nil
+}
+
+// describeStart fills in the image and the command line of a container's start, and answers the image's manifest.
+func (e *Engine) describeStart(ctx context.Context, sc Scope, c metadata.Container, st *starting) (ocispec.Manifest, error) {
+	img, err := e.GetImage(ctx, sc.Namespace, c.Image)
 	if err != nil {
-		return nil, err
+		return ocispec.Manifest{}, err
+	}
+	desc, manifest, err := image.Manifest(ctx, e.Content(sc), img.Target, nil)
+	if err != nil {
+		return manifest, err
 	}
 	var doc struct {
 		Process struct {
@@ -126,10 +134,10 @@ func (e *Engine) startOf(ctx context.Context, sc Scope, c metadata.Container) (*
 		} `json:"process"`
 	}
 	if err := json.Unmarshal(c.Spec.Value, &doc); err != nil {
-		return nil, fmt.Errorf("cannot read the command line of container %s: %w", c.ID, err)
+		return manifest, fmt.Errorf("cannot read the command line of container %s: %w", c.ID, err)
 	}
-	st.image, st.args = manifest.Digest, doc.Process.Args
-	return st, nil
+	st.image, st.args = desc.Digest, doc.Process.Args
+	return manifest, nil
 }
 
 // afterPull has fetched what a start of a pulled image will read, as this host has seen it or as is published beside the image.
@@ -271,7 +279,7 @@ func (e *Engine) startFiles(ctx context.Context, namespace, name string) ([]stri
 		}
 	}
 	if len(paths) == 0 {
-		return nil, fmt.Errorf("no start of image %s was recorded: pull it lazily and run it once, or name the files: %w", name, errdefs.ErrNotFound)
+		return nil, fmt.Errorf("no start of image %s was recorded: run it once, or name the files: %w", name, errdefs.ErrNotFound)
 	}
 	return paths, nil
 }

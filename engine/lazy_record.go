@@ -31,6 +31,7 @@ type startRecorder struct {
 	container string
 	layers    []string                   // ids of those that are noted
 	touched   map[string][]storage.Touch // by layer
+	seen      storage.Observation        // who knows, when all layers are here; nil when it is the server of lazy layers
 }
 
 // record begins to note a start; nil when all layers are being noted for another one.
@@ -59,6 +60,13 @@ func (e *Engine) record(ctx context.Context, st *starting, container string) *st
 
 // drop ends the recording.
 func (r *startRecorder) drop() {
+	if r.seen != nil {
+		r.e.observed.end()
+		if err := r.seen.Close(); err != nil {
+			r.e.log.Warn("cannot end the observation of a start", "container", r.container, "err", err)
+		}
+		return
+	}
 	r.e.recordedMu.Lock()
 	defer r.e.recordedMu.Unlock()
 	for _, id := range r.layers {
@@ -136,6 +144,9 @@ func (r *startRecorder) runs(ctx context.Context) bool {
 
 // look asks what was touched, and says whether it is more than before. A layer that is gone has what it had.
 func (r *startRecorder) look(ctx context.Context) (more bool) {
+	if r.seen != nil {
+		return r.lookAround(ctx)
+	}
 	for _, id := range r.layers {
 		list, err := r.start.driver.Touched(ctx, id)
 		if err == nil && len(list) > 0 && len(list) >= len(r.touched[id]) {

@@ -78,6 +78,9 @@ func (e *Engine) CreateTask(ctx context.Context, sc Scope, o TaskOptions) (uint3
 	}
 	start := e.beforeStart(ctx, sc, c)
 	pid, err := e.tasks.Create(ctx, create)
+	if start == nil && err == nil {
+		start = e.observe(ctx, sc, c, pid)
+	}
 	start.created(err)
 	return pid, err
 }

@@ -30,3 +30,17 @@ type Wanted struct {
 	Path   string
 	Ranges [][2]int64
 }
+
+// An Observer is a driver that can tell which files of its layers a container opens that has them mounted, served or not.
+type Observer interface {
+	// Observe begins to note what is opened of the parents of l in the root of the process pid, until the observation is closed. It
+	// slows nobody down. FailedPrecondition when that root is no mount of l, NotImplemented where it cannot be done.
+	Observe(ctx context.Context, l Layer, pid int) (Observation, error)
+}
+
+// Observation is what Observe notes. The caller closes it.
+type Observation interface {
+	// Opened lists the files by id of the layer that they are in, the first one first. Of how much was read it only guesses.
+	Opened(ctx context.Context) (map[string][]Touch, error)
+	Close() error
+}

@@ -12,8 +12,9 @@ func (a *app) profileCmd() *cobra.Command {
 	var f format
 	cmd := &cobra.Command{
 		Use: "profile IMAGE", Short: "List what starts of an image read, as it was recorded", Args: cobra.ExactArgs(1),
-		Long: `List the start profiles of IMAGE: what its starts have read while its layers were not here. They are recorded by
-themselves, one for each command line, and what is in them is fetched first when the image is used again after it was removed.
+		Long: `List the start profiles of IMAGE: what its starts have read while its layers were not here, and the files that its first starts
+opened when they were. They are recorded by themselves, one for each command line, and what is in them is fetched first when the image is
+used again after it was removed.
 slipway image index push publishes them for other hosts.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(func(c *client.Client) error {
