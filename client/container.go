@@ -217,7 +217,7 @@ func (c *Client) buildSpec(o ContainerOptions, cgroup string, mounts []*types.Mo
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the spec of %s: %w", o.ID, err)
 	}
-	opts := []spec.Opt{spec.Image(config.Config), spec.User(user), spec.CgroupsPath(cgroup)}
+	opts := []spec.Opt{spec.Image(config.Config), spec.OSVersion(config.OSVersion), spec.User(user), spec.CgroupsPath(cgroup)}
 	return spec.New(config.OS, append(opts, o.Spec...)...)
 }
 

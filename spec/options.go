@@ -25,6 +25,21 @@ func Image(c ocispec.ImageConfig) Opt {
 	}
 }
 
+// OSVersion notes which version of Windows the image was built for (image-spec, os.version), so that a host that cannot run it says so. It
+// does nothing for another system, nor without a version.
+func OSVersion(version string) Opt {
+	return func(s *specs.Spec) error {
+		if s.Windows == nil || version == "" {
+			return nil
+		}
+		if s.Annotations == nil {
+			s.Annotations = map[string]string{}
+		}
+		s.Annotations["org.opencontainers.image.os.version"] = version // runtime-spec config.md, "Annotations"
+		return nil
+	}
+}
+
 // Args replaces the whole command line.
 func Args(args ...string) Opt {
 	return func(s *specs.Spec) error {

@@ -22,11 +22,11 @@ func TestGolden(t *testing.T) {
 		goos string
 		opts []Opt
 	}{
-		"linux-default": {"linux", nil},
+		"linux-default": {"linux", []Opt{OSVersion("10.0.20348")}},
 		"linux-full": {"linux", []Opt{image, Args("sh", "-c", "true"), Env("A=2", "B=3", "PATH"), Hostname("web"), Terminal(), Memory(64 << 20), CPUs(0.5),
 			HostNetwork(), ReadOnly(), CgroupsPath("/slipway/x"), Mounts(specs.Mount{Type: "bind", Source: "/a", Destination: "/run", Options: []string{"rbind"}})}},
 		//lint:ignore SA1019 Windows images still set it
-		"windows-default": {"windows", []Opt{Image(ocispec.ImageConfig{Cmd: []string{`cmd /c "ver"`}, ArgsEscaped: true})}},
+		"windows-default": {"windows", []Opt{Image(ocispec.ImageConfig{Cmd: []string{`cmd /c "ver"`}, ArgsEscaped: true}), OSVersion("10.0.20348.2113")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := New(tc.goos, tc.opts...)
