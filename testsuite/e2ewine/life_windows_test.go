@@ -1,0 +1,89 @@
+package e2ewine
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/slipwayd/slipway/client"
+	"github.com/slipwayd/slipway/spec"
+)
+
+// TestFirstSteps is what the README's first steps are on Windows.
+func TestFirstSteps(t *testing.T) {
+	d := newDaemon(t)
+	img := d.image(hello())
+	if out := d.must("images"); !strings.Contains(out, img.Image.Name) {
+		t.Errorf("images = %q", out)
+	}
+	if out := d.must("run", "--rm", img.Image.Name); !strings.Contains(out, "hello from the top") {
+		t.Errorf("run = %q", out)
+	}
+	if out := d.must("run", "--rm", img.Image.Name, "cmd", "/c", "dir", "/b", `C:\`); strings.Contains(out, "gone.txt") || !strings.Contains(out, "new.txt") {
+		t.Errorf("the files of both layers are %q", out)
+	}
+	if out, errs, code := d.cli("", "run", "--rm", img.Image.Name, "cmd", "/c", "echo oops>&2& exit 7"); code != 7 || !strings.Contains(errs, "oops") {
+		t.Errorf("exit code %d, %q, %q", code, out, errs)
+	}
+	if out, errs, code := d.cli("echo from %SLIPWAY%\r\nexit 3\r\n", "run", "-i", "--rm", img.Image.Name, "cmd"); code != 3 || !strings.Contains(out, "from "+osVersion) {
+		t.Errorf("standard input: exit code %d, %q, %q", code, out, errs)
+	}
+	if out := d.must("ps", "-a"); strings.Contains(out, img.Image.Name) {
+		t.Errorf("containers are left: %s", out)
+	}
+}
+
+// sleeper runs in the background until it is killed.
+var sleeper = []string{"cmd", "/c", "echo up& ping -n 1000 127.0.0.1 >nul"}
+
+func TestBackground(t *testing.T) {
+	d := newDaemon(t)
+	img := d.image(hello())
+	d.must(append([]string{"run", "-d", "--name", "web", img.Image.Name}, sleeper...)...)
+	d.eventually("logs do not come", func() error {
+		return wants(d.must("logs", "web"), "up")
+	})
+	if out := d.must("exec", "web", "cmd", "/c", "echo", "inside"); !strings.Contains(out, "inside") {
+		t.Errorf("exec = %q", out)
+	}
+	if out := d.must("ps"); !strings.Contains(out, "web") || !strings.Contains(out, "running") {
+		t.Errorf("ps = %q", out)
+	}
+	ct, err := d.Container(d.ctx, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	task, err := ct.Task(d.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := task.Metrics(d.ctx); err != nil {
+		t.Errorf("metrics: %v", err)
+	}
+	d.must("kill", "web")
+	if _, err := task.Wait(d.ctx); err != nil {
+		t.Error(err)
+	}
+	d.must("rm", "web")
+	if out := d.must("ps", "-a"); strings.Contains(out, "web") {
+		t.Errorf("ps -a = %q", out)
+	}
+}
+
+// run starts a container of the Go client's, with its output in a buffer.
+func (d *daemon) run(img client.ImageDetail, id string, args ...string) (*client.Container, *client.Task, *bytes.Buffer) {
+	d.Helper()
+	ct, err := d.CreateContainer(d.ctx, client.ContainerOptions{ID: id, Image: img, Spec: []spec.Opt{spec.Args(args...)}})
+	if err != nil {
+		d.Fatal(err)
+	}
+	var out bytes.Buffer
+	task, err := ct.NewTask(d.ctx, client.Streams{Stdout: &out})
+	if err != nil {
+		d.Fatal(err)
+	}
+	if err := task.Start(d.ctx); err != nil {
+		d.Fatal(err)
+	}
+	return ct, task, &out
+}
