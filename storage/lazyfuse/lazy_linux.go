@@ -36,8 +36,12 @@ func fileBytes(x *index.Index) (sum int64) {
 // Available implements storage.Lazy.
 func (d *Driver) Available(ctx context.Context) error { return d.ensure(ctx) }
 
+// maxTables is how many bytes of tables of contents are kept for layers that are pulled again.
+const maxTables = 128 << 20
+
 // Locate implements storage.Lazy. It is one request where the table of contents and its place in the blob are in the last
-// index.TailSize bytes, or the annotations tell the place.
+// index.TailSize bytes, or the annotations tell the place; of one byte for a table that is kept: it shows that the registry has the
+// blob, and serves ranges.
 func (d *Driver) Locate(ctx context.Context, desc ocispec.Descriptor, src content.Fetcher) (storage.LayerIndex, error) {
 	if !index.Promised(desc.Annotations) {
 		return storage.LayerIndex{}, fmt.Errorf("the image names no table of contents for it: %w", errdefs.ErrNotFound)
@@ -45,30 +49,47 @@ func (d *Driver) Locate(ctx context.Context, desc ocispec.Descriptor, src conten
 	if desc.Size <= index.TailSize {
 		return storage.LayerIndex{}, fmt.Errorf("with %d bytes it is here as soon as its table of contents: %w", desc.Size, errdefs.ErrOutOfRange)
 	}
-	var tail []byte
-	begin := desc.Size
-	t, err := index.Locate(desc.Annotations, nil, desc.Size)
-	if errdefs.IsNotFound(err) {
-		begin = max(0, desc.Size-index.TailSize)
-		if tail, err = read(ctx, desc, src, begin, desc.Size-begin); err != nil {
-			return storage.LayerIndex{}, err
-		}
-		t, err = index.Locate(desc.Annotations, tail, desc.Size)
+	kept := tables{filepath.Join(d.cfg.Cache, "tables"), maxTables}
+	if x, ok := kept.get(desc); ok {
+		_, err := read(ctx, desc, src, desc.Size-1, 1)
+		return located(x), err
 	}
+	t, table, err := find(ctx, desc, src)
 	if err != nil {
-		return storage.LayerIndex{}, err
-	}
-	var table []byte
-	if t.Offset >= begin {
-		table = tail[t.Offset-begin:][:t.Length]
-	} else if table, err = read(ctx, desc, src, t.Offset, t.Length); err != nil {
 		return storage.LayerIndex{}, err
 	}
 	x, err := t.Parse(table, desc.Size, index.Limits{})
 	if err != nil {
 		return storage.LayerIndex{}, err
 	}
-	return storage.LayerIndex{Document: x.Marshal(), Kind: string(x.Kind()), Origin: "the layer itself"}, nil
+	d.warn(ctx, "a layer's table of contents is not kept for the next pull", kept.put(desc, t, table))
+	return located(x), nil
+}
+
+func located(x *index.Index) storage.LayerIndex {
+	return storage.LayerIndex{Document: x.Marshal(), Kind: string(x.Kind()), Origin: "the layer itself"}
+}
+
+// find fetches a layer's table of contents.
+func find(ctx context.Context, desc ocispec.Descriptor, src content.Fetcher) (t index.Table, table []byte, err error) {
+	var tail []byte
+	begin := desc.Size
+	t, err = index.Locate(desc.Annotations, nil, desc.Size)
+	if errdefs.IsNotFound(err) {
+		begin = max(0, desc.Size-index.TailSize)
+		if tail, err = read(ctx, desc, src, begin, desc.Size-begin); err != nil {
+			return t, nil, err
+		}
+		t, err = index.Locate(desc.Annotations, tail, desc.Size)
+	}
+	if err != nil {
+		return t, nil, err
+	}
+	if t.Offset >= begin {
+		return t, tail[t.Offset-begin:][:t.Length], nil
+	}
+	table, err = read(ctx, desc, src, t.Offset, t.Length)
+	return t, table, err
 }
 
 func read(ctx context.Context, desc ocispec.Descriptor, src content.Fetcher, off, length int64) ([]byte, error) {

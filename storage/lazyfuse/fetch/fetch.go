@@ -218,7 +218,7 @@ func (b *Blob) Close() {
 var errClosed = fmt.Errorf("the blob or the scheduler is closed: %w", errdefs.ErrUnavailable)
 
 // ReadAt fills p with the bytes from off on, all of them or it fails. It waits for a registry that is away until the
-// deadline or ctx's end and is Unavailable then; a blob that is not there, or may not be read, fails at once with the
+// deadline or ctx's end and is Unavailable then, the background after a few tries with the last one's error; a blob that is not there, or may not be read, fails at once with the
 // fetcher's error; and a registry that keeps delivering too little or too much is DataLoss. The next read tries anew.
 func (b *Blob) ReadAt(ctx context.Context, class Class, p []byte, off int64) error {
 	if off < 0 || off > b.desc.Size || int64(len(p)) > b.desc.Size-off || class >= classes {

@@ -222,6 +222,10 @@ func (h *host) succeeded() {
 	}
 }
 
+// backgroundTries is how often the background tries without progress before it fails: nobody waits for it, and it knows when to come
+// back.
+const backgroundTries = 5
+
 // maxBad is how many answers that contradict what was asked for are too many.
 const maxBad = 4
 
@@ -240,6 +244,9 @@ func (h *host) failed(p *piece, err error) {
 		return
 	case p.readers == 0:
 		p.giveUp(errUnwanted)
+		return
+	case p.class == Background && p.attempts+1 >= backgroundTries:
+		p.giveUp(err)
 		return
 	}
 	now := time.Now()
