@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,23 +50,15 @@ type LazyMetrics struct {
 }
 
 // pullCounts is PullCounts as pulls count.
-type pullCounts struct{ done, failed, running atomic.Int64 }
+type pullCounts struct {
+	done, failed, running atomic.Int64
+
+	mu  sync.Mutex
+	now map[*pulling]struct{} // pulls.go
+}
 
 // startCounts is ProfileCounts as starts count.
 type startCounts struct{ recorded, replayed atomic.Int64 }
-
-// begin counts a pull, whose result is at err when ended is called.
-func (c *pullCounts) begin(err *error) (ended func()) {
-	c.running.Add(1)
-	return func() {
-		c.running.Add(-1)
-		if *err != nil {
-			c.failed.Add(1)
-		} else {
-			c.done.Add(1)
-		}
-	}
-}
 
 // Metrics tells how the engine is.
 func (e *Engine) Metrics(ctx context.Context) (Metrics, error) {

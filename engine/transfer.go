@@ -39,12 +39,17 @@ type PullOptions struct {
 	// Records answers the image records to write for what was pulled. After an error in it nothing is recorded.
 	Records  func(image.Result) ([]metadata.Image, error)
 	Progress image.ProgressFunc
+	Patience Patience
 }
 
 // Pull fetches an image, unpacks it as asked and records it. What it makes is held by the scope's lease, or by one of its own until
 // the record is there. A pull that was cut short by anything is resumed by the next.
 func (e *Engine) Pull(ctx context.Context, sc Scope, o PullOptions) (_ []metadata.Image, err error) {
-	defer e.pulls.begin(&err)()
+	pulling, ended := e.pulls.begin(sc.Namespace, o.Ref, o.Progress, &err)
+	defer ended()
+	o.Progress = pulling.note
+	ctx, unwatch := pulling.watch(ctx, o.Patience, &err)
+	defer unwatch()
 	sc, release, err := e.transferScope(ctx, sc)
 	if err != nil {
 		return nil, err

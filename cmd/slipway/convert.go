@@ -18,7 +18,7 @@ import (
 
 func (a *app) imageCmd() *cobra.Command {
 	cmd := group(&cobra.Command{Use: "image", Short: "Work with images that start before they have landed"})
-	cmd.AddCommand(a.convertCmd(), a.optimizeCmd(), a.indexCmd(), a.profileCmd(), a.waitCmd())
+	cmd.AddCommand(a.convertCmd(), a.optimizeCmd(), a.indexCmd(), a.profileCmd(), a.waitCmd(), a.pullsCmd())
 	return cmd
 }
 

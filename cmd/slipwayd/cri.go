@@ -33,6 +33,9 @@ type criConfig struct {
 	StreamAddress  string                   `toml:"stream_address"`
 	StreamCert     string                   `toml:"stream_tls_cert"`
 	StreamKey      string                   `toml:"stream_tls_key"`
+	ParallelPulls  int                      `toml:"parallel_pulls"`
+	PullTimeout    duration                 `toml:"pull_timeout"`
+	PullLeast      size                     `toml:"pull_timeout_bytes"`
 	NRI            nriConfig                `toml:"nri"`
 	Runtimes       map[string]runtimeConfig `toml:"runtimes"`
 }
@@ -67,7 +70,7 @@ func defaultCRI() criConfig {
 	return criConfig{
 		Enabled: true, DefaultRuntime: defaultClass, PauseImage: "registry.k8s.io/pause:3.10.1",
 		CNIConfDir: defaultCNIConf, CNIBinDirs: defaultCNIBins,
-		CDISpecDirs: []string{"/etc/cdi", "/var/run/cdi"}, StreamAddress: "127.0.0.1:0",
+		CDISpecDirs: []string{"/etc/cdi", "/var/run/cdi"}, StreamAddress: "127.0.0.1:0", PullTimeout: duration{5 * time.Minute}, PullLeast: size{1 << 20},
 		NRI: nriConfig{
 			Socket: nri.DefaultSocket, PluginDir: "/opt/nri/plugins", ConfigDir: "/etc/nri/conf.d",
 			RegistrationTimeout: duration{5 * time.Second}, RequestTimeout: duration{2 * time.Second},
@@ -102,6 +105,11 @@ cni_conf_dir = %q
 cni_bin_dirs = %s
 # Where vendors describe devices that containers may name (Container Device Interface).
 cdi_spec_dirs = ["/etc/cdi", "/var/run/cdi"]
+# How many images are pulled side by side at most; 0 for any number, as kubelet has a bound of its own.
+parallel_pulls = 0
+# A pull that brings less than so many bytes in so long is given up, however long it takes in all; what came is kept for the next.
+pull_timeout = "5m"
+pull_timeout_bytes = "1MiB"
 # Where exec, attach and port-forward are served to kubelet: HOST:PORT, port 0 for any that is free. Empty: not at all. Who can connect needs a
 # token as well, which CRI gives out; with another address than a loopback one set both files, and the streams are encrypted.
 stream_address = "127.0.0.1:0"
@@ -140,6 +148,9 @@ func (c criConfig) check() error {
 	}
 	if _, ok := c.Runtimes[c.DefaultRuntime]; !ok && c.DefaultRuntime != defaultClass {
 		return fmt.Errorf("cri.default_runtime %q is not among cri.runtimes", c.DefaultRuntime)
+	}
+	if c.ParallelPulls < 0 {
+		return fmt.Errorf("cri.parallel_pulls must be 0 or above, not %d", c.ParallelPulls)
 	}
 	if c.NRI.Enabled && c.NRI.Socket != "" && !filepath.IsAbs(c.NRI.Socket) {
 		return fmt.Errorf("cri.nri.socket must be an absolute path, not %q", c.NRI.Socket)
@@ -202,6 +213,7 @@ func wirePods(c config, eng *engine.Engine, plugins *nri.Plugins, holder string,
 	conf := pods.Config{
 		State: filepath.Clean(c.State), DefaultRuntime: c.CRI.DefaultRuntime, Runtimes: runtimes, Pause: c.CRI.Pause, PauseImage: c.CRI.PauseImage,
 		Holder: holder, SystemdCgroup: c.CRI.SystemdCgroup, SELinux: c.CRI.SELinux, CDISpecDirs: c.CRI.CDISpecDirs, Network: cni, Log: log,
+		ParallelPulls: c.CRI.ParallelPulls, Patience: engine.Patience{For: c.CRI.PullTimeout.Duration, Bytes: c.CRI.PullLeast.Bytes},
 	}
 	if plugins != nil {
 		conf.Plugins = plugins

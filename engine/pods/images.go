@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -135,17 +134,18 @@ func (m *Manager) RemoveImage(ctx context.Context, ref string) error {
 // pulls are images being pulled, by reference and credentials: calls for the same join. A pull ends when nobody waits for it any more; what it
 // fetched is kept for the next.
 type pulls struct {
+	slots chan struct{} // for those that may run side by side; nil for any number
+
 	mu  sync.Mutex
 	all map[string]*pull
 }
 
 type pull struct {
-	waiting  int // under pulls.mu
-	cancel   context.CancelFunc
-	done     chan struct{}
-	id       string
-	err      error
-	progress progress
+	waiting int // under pulls.mu
+	cancel  context.CancelFunc
+	done    chan struct{}
+	id      string
+	err     error
 }
 
 // PullOptions says on whose behalf an image is pulled.
@@ -171,7 +171,7 @@ func (m *Manager) Pull(ctx context.Context, o PullOptions) (string, error) {
 			m.pulling.mu.Unlock()
 			return "", fmt.Errorf("the daemon is ending: %w", errdefs.ErrUnavailable)
 		}
-		p = &pull{done: make(chan struct{}), progress: progress{ref: o.Ref, begun: time.Now()}}
+		p = &pull{done: make(chan struct{})}
 		var life context.Context
 		life, p.cancel = context.WithCancel(m.life)
 		if m.pulling.all == nil {
@@ -180,7 +180,7 @@ func (m *Manager) Pull(ctx context.Context, o PullOptions) (string, error) {
 		m.pulling.all[key] = p
 		m.wait.Go(func() {
 			defer p.cancel()
-			p.id, p.err = m.pull(life, o, r.Snapshotter, p.progress.note)
+			p.id, p.err = m.pull(life, o, r.Snapshotter)
 			m.pulling.mu.Lock()
 			if m.pulling.all[key] == p {
 				delete(m.pulling.all, key)
@@ -203,18 +203,36 @@ func (m *Manager) Pull(ctx context.Context, o PullOptions) (string, error) {
 	case <-p.done:
 		return p.id, p.err
 	case <-ctx.Done():
-		return "", fmt.Errorf("image %.300q is not pulled yet, %s: %w", o.Ref, p.progress.view(), ctx.Err())
+		return "", fmt.Errorf("image %.300q is not pulled yet%s: %w", o.Ref, m.howFar(o.Ref), ctx.Err())
 	}
 }
 
-func (m *Manager) pull(ctx context.Context, o PullOptions, snapshotter string, note imagepkg.ProgressFunc) (string, error) {
+// howFar says how far the pull of an image is.
+func (m *Manager) howFar(ref string) string {
+	for _, p := range m.Pulls() {
+		if p.Ref == ref {
+			return ", " + p.String()
+		}
+	}
+	return ""
+}
+
+func (m *Manager) pull(ctx context.Context, o PullOptions, snapshotter string) (string, error) {
 	ref, err := reference.Parse(o.Ref)
 	if err != nil {
 		return "", err
 	}
+	if m.pulling.slots != nil {
+		select {
+		case m.pulling.slots <- struct{}{}:
+			defer func() { <-m.pulling.slots }()
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
 	var id string
 	_, err = m.e.Pull(ctx, scope, engine.PullOptions{
-		Ref: o.Ref, Lazy: o.Lazy, Progress: note, Remote: registry.Options{Credentials: o.Credentials}, Unpacks: []engine.Unpack{{Snapshotter: snapshotter}},
+		Ref: o.Ref, Lazy: o.Lazy, Patience: m.conf.Patience, Remote: registry.Options{Credentials: o.Credentials}, Unpacks: []engine.Unpack{{Snapshotter: snapshotter}},
 		Records: func(r imagepkg.Result) ([]metadata.Image, error) {
 			detail, err := m.e.ImageDetail(ctx, scope, metadata.Image{Name: r.Name, Target: r.Target})
 			if err != nil {
@@ -243,3 +261,6 @@ func (m *Manager) imageLabels(name string) map[string]string {
 	}
 	return labels
 }
+
+// Pulls lists the images that are being pulled for pods, the oldest first.
+func (m *Manager) Pulls() []engine.Pulling { return m.e.Pulls(Namespace) }

@@ -49,7 +49,9 @@ type Config struct {
 	SELinux        bool     // labels are honoured; without, they are ignored
 	CDISpecDirs    []string // where vendors describe devices
 	Network        Network
-	Plugins        Plugins // nil for none
+	ParallelPulls  int             // images pulled side by side; 0 for any number
+	Patience       engine.Patience // with pulls
+	Plugins        Plugins         // nil for none
 	Log            *slog.Logger
 }
 
@@ -123,6 +125,9 @@ func New(e *engine.Engine, c Config) (*Manager, error) {
 	m := &Manager{
 		e: e, conf: c, host: host, cgroups: cgroups,
 		pods: map[string]*pod{}, containers: map[string]*container{}, names: map[string]string{},
+	}
+	if c.ParallelPulls > 0 {
+		m.pulling.slots = make(chan struct{}, c.ParallelPulls)
 	}
 	m.life, m.stop = context.WithCancel(context.Background())
 	if err := os.MkdirAll(m.dir(""), 0o711); err != nil {

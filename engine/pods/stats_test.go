@@ -4,10 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	imagepkg "github.com/slipwayd/slipway/image"
 	"github.com/slipwayd/slipway/internal/usage"
 )
 
@@ -32,20 +29,5 @@ func TestRate(t *testing.T) {
 		if (got == nil) != (c.want < 0) || got != nil && int64(*got) != c.want {
 			t.Errorf("after %s: %v, want %d", c.after, got, c.want)
 		}
-	}
-}
-
-func TestPullProgress(t *testing.T) {
-	part := func(text string, size, offset int64, state imagepkg.State) imagepkg.Progress {
-		return imagepkg.Progress{Desc: ocispec.Descriptor{Digest: digest.FromString(text), Size: size}, Offset: offset, State: state}
-	}
-	p := progress{ref: "x"}
-	for _, one := range []imagepkg.Progress{
-		{Name: "resolving"}, part("a", 100, 10, imagepkg.Downloading), part("b", 50, 0, imagepkg.Exists), part("a", 100, 40, imagepkg.Downloading),
-	} {
-		p.note(one)
-	}
-	if v := p.view(); v.Ref != "x" || v.Done != 90 || v.Bytes != 150 {
-		t.Errorf("got %+v", v)
 	}
 }

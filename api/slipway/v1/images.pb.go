@@ -9,6 +9,7 @@ package slipwayv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -20,6 +21,162 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+type PullsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullsRequest) Reset() {
+	*x = PullsRequest{}
+	mi := &file_api_slipway_v1_images_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullsRequest) ProtoMessage() {}
+
+func (x *PullsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_slipway_v1_images_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullsRequest.ProtoReflect.Descriptor instead.
+func (*PullsRequest) Descriptor() ([]byte, []int) {
+	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{0}
+}
+
+type PullsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pulls         []*Pull                `protobuf:"bytes,1,rep,name=pulls,proto3" json:"pulls,omitempty"` // the oldest first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullsResponse) Reset() {
+	*x = PullsResponse{}
+	mi := &file_api_slipway_v1_images_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullsResponse) ProtoMessage() {}
+
+func (x *PullsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_slipway_v1_images_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullsResponse.ProtoReflect.Descriptor instead.
+func (*PullsResponse) Descriptor() ([]byte, []int) {
+	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PullsResponse) GetPulls() []*Pull {
+	if x != nil {
+		return x.Pulls
+	}
+	return nil
+}
+
+type Pull struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"` // as it was asked for
+	Begun         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=begun,proto3" json:"begun,omitempty"`
+	Done          int64                  `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`           // bytes that are here
+	Total         int64                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`         // bytes that are known to be needed; it grows while manifests are read
+	Unpacking     bool                   `protobuf:"varint,5,opt,name=unpacking,proto3" json:"unpacking,omitempty"` // something that is here is being unpacked
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pull) Reset() {
+	*x = Pull{}
+	mi := &file_api_slipway_v1_images_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pull) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pull) ProtoMessage() {}
+
+func (x *Pull) ProtoReflect() protoreflect.Message {
+	mi := &file_api_slipway_v1_images_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pull.ProtoReflect.Descriptor instead.
+func (*Pull) Descriptor() ([]byte, []int) {
+	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Pull) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *Pull) GetBegun() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Begun
+	}
+	return nil
+}
+
+func (x *Pull) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Pull) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Pull) GetUnpacking() bool {
+	if x != nil {
+		return x.Unpacking
+	}
+	return false
+}
 
 type ConvertRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -35,7 +192,7 @@ type ConvertRequest struct {
 
 func (x *ConvertRequest) Reset() {
 	*x = ConvertRequest{}
-	mi := &file_api_slipway_v1_images_proto_msgTypes[0]
+	mi := &file_api_slipway_v1_images_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -47,7 +204,7 @@ func (x *ConvertRequest) String() string {
 func (*ConvertRequest) ProtoMessage() {}
 
 func (x *ConvertRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_slipway_v1_images_proto_msgTypes[0]
+	mi := &file_api_slipway_v1_images_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -60,7 +217,7 @@ func (x *ConvertRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConvertRequest.ProtoReflect.Descriptor instead.
 func (*ConvertRequest) Descriptor() ([]byte, []int) {
-	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{0}
+	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ConvertRequest) GetSource() string {
@@ -115,7 +272,7 @@ type ConvertResponse struct {
 
 func (x *ConvertResponse) Reset() {
 	*x = ConvertResponse{}
-	mi := &file_api_slipway_v1_images_proto_msgTypes[1]
+	mi := &file_api_slipway_v1_images_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -127,7 +284,7 @@ func (x *ConvertResponse) String() string {
 func (*ConvertResponse) ProtoMessage() {}
 
 func (x *ConvertResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_slipway_v1_images_proto_msgTypes[1]
+	mi := &file_api_slipway_v1_images_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -140,7 +297,7 @@ func (x *ConvertResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConvertResponse.ProtoReflect.Descriptor instead.
 func (*ConvertResponse) Descriptor() ([]byte, []int) {
-	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{1}
+	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ConvertResponse) GetProgress() *ConvertProgress {
@@ -169,7 +326,7 @@ type ConvertProgress struct {
 
 func (x *ConvertProgress) Reset() {
 	*x = ConvertProgress{}
-	mi := &file_api_slipway_v1_images_proto_msgTypes[2]
+	mi := &file_api_slipway_v1_images_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -181,7 +338,7 @@ func (x *ConvertProgress) String() string {
 func (*ConvertProgress) ProtoMessage() {}
 
 func (x *ConvertProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_slipway_v1_images_proto_msgTypes[2]
+	mi := &file_api_slipway_v1_images_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -194,7 +351,7 @@ func (x *ConvertProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConvertProgress.ProtoReflect.Descriptor instead.
 func (*ConvertProgress) Descriptor() ([]byte, []int) {
-	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{2}
+	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ConvertProgress) GetDigest() string {
@@ -238,7 +395,7 @@ type Converted struct {
 
 func (x *Converted) Reset() {
 	*x = Converted{}
-	mi := &file_api_slipway_v1_images_proto_msgTypes[3]
+	mi := &file_api_slipway_v1_images_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -250,7 +407,7 @@ func (x *Converted) String() string {
 func (*Converted) ProtoMessage() {}
 
 func (x *Converted) ProtoReflect() protoreflect.Message {
-	mi := &file_api_slipway_v1_images_proto_msgTypes[3]
+	mi := &file_api_slipway_v1_images_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -263,7 +420,7 @@ func (x *Converted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Converted.ProtoReflect.Descriptor instead.
 func (*Converted) Descriptor() ([]byte, []int) {
-	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{3}
+	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Converted) GetName() string {
@@ -315,7 +472,7 @@ type PushIndexesRequest struct {
 
 func (x *PushIndexesRequest) Reset() {
 	*x = PushIndexesRequest{}
-	mi := &file_api_slipway_v1_images_proto_msgTypes[4]
+	mi := &file_api_slipway_v1_images_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -327,7 +484,7 @@ func (x *PushIndexesRequest) String() string {
 func (*PushIndexesRequest) ProtoMessage() {}
 
 func (x *PushIndexesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_slipway_v1_images_proto_msgTypes[4]
+	mi := &file_api_slipway_v1_images_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -340,7 +497,7 @@ func (x *PushIndexesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushIndexesRequest.ProtoReflect.Descriptor instead.
 func (*PushIndexesRequest) Descriptor() ([]byte, []int) {
-	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{4}
+	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PushIndexesRequest) GetImage() string {
@@ -398,7 +555,7 @@ type PushIndexesResponse struct {
 
 func (x *PushIndexesResponse) Reset() {
 	*x = PushIndexesResponse{}
-	mi := &file_api_slipway_v1_images_proto_msgTypes[5]
+	mi := &file_api_slipway_v1_images_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -410,7 +567,7 @@ func (x *PushIndexesResponse) String() string {
 func (*PushIndexesResponse) ProtoMessage() {}
 
 func (x *PushIndexesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_slipway_v1_images_proto_msgTypes[5]
+	mi := &file_api_slipway_v1_images_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -423,7 +580,7 @@ func (x *PushIndexesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushIndexesResponse.ProtoReflect.Descriptor instead.
 func (*PushIndexesResponse) Descriptor() ([]byte, []int) {
-	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{5}
+	return file_api_slipway_v1_images_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PushIndexesResponse) GetDigest() string {
@@ -466,7 +623,16 @@ var File_api_slipway_v1_images_proto protoreflect.FileDescriptor
 const file_api_slipway_v1_images_proto_rawDesc = "" +
 	"\n" +
 	"\x1bapi/slipway/v1/images.proto\x12\n" +
-	"slipway.v1\"\xb3\x01\n" +
+	"slipway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
+	"\fPullsRequest\"7\n" +
+	"\rPullsResponse\x12&\n" +
+	"\x05pulls\x18\x01 \x03(\v2\x10.slipway.v1.PullR\x05pulls\"\x92\x01\n" +
+	"\x04Pull\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x120\n" +
+	"\x05begun\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05begun\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\x03R\x04done\x12\x14\n" +
+	"\x05total\x18\x04 \x01(\x03R\x05total\x12\x1c\n" +
+	"\tunpacking\x18\x05 \x01(\bR\tunpacking\"\xb3\x01\n" +
 	"\x0eConvertRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x16\n" +
@@ -508,10 +674,11 @@ const file_api_slipway_v1_images_proto_rawDesc = "" +
 	"\bprofiles\x18\x05 \x01(\x05R\bprofiles\x1a:\n" +
 	"\fWithoutEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\x9e\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xdc\x01\n" +
 	"\x06Images\x12D\n" +
 	"\aConvert\x12\x1a.slipway.v1.ConvertRequest\x1a\x1b.slipway.v1.ConvertResponse0\x01\x12N\n" +
-	"\vPushIndexes\x12\x1e.slipway.v1.PushIndexesRequest\x1a\x1f.slipway.v1.PushIndexesResponseB6Z4github.com/slipwayd/slipway/api/slipway/v1;slipwayv1b\x06proto3"
+	"\vPushIndexes\x12\x1e.slipway.v1.PushIndexesRequest\x1a\x1f.slipway.v1.PushIndexesResponse\x12<\n" +
+	"\x05Pulls\x12\x18.slipway.v1.PullsRequest\x1a\x19.slipway.v1.PullsResponseB6Z4github.com/slipwayd/slipway/api/slipway/v1;slipwayv1b\x06proto3"
 
 var (
 	file_api_slipway_v1_images_proto_rawDescOnce sync.Once
@@ -525,31 +692,39 @@ func file_api_slipway_v1_images_proto_rawDescGZIP() []byte {
 	return file_api_slipway_v1_images_proto_rawDescData
 }
 
-var file_api_slipway_v1_images_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_api_slipway_v1_images_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_api_slipway_v1_images_proto_goTypes = []any{
-	(*ConvertRequest)(nil),      // 0: slipway.v1.ConvertRequest
-	(*ConvertResponse)(nil),     // 1: slipway.v1.ConvertResponse
-	(*ConvertProgress)(nil),     // 2: slipway.v1.ConvertProgress
-	(*Converted)(nil),           // 3: slipway.v1.Converted
-	(*PushIndexesRequest)(nil),  // 4: slipway.v1.PushIndexesRequest
-	(*PushIndexesResponse)(nil), // 5: slipway.v1.PushIndexesResponse
-	nil,                         // 6: slipway.v1.Converted.KeptEntry
-	nil,                         // 7: slipway.v1.PushIndexesResponse.WithoutEntry
+	(*PullsRequest)(nil),          // 0: slipway.v1.PullsRequest
+	(*PullsResponse)(nil),         // 1: slipway.v1.PullsResponse
+	(*Pull)(nil),                  // 2: slipway.v1.Pull
+	(*ConvertRequest)(nil),        // 3: slipway.v1.ConvertRequest
+	(*ConvertResponse)(nil),       // 4: slipway.v1.ConvertResponse
+	(*ConvertProgress)(nil),       // 5: slipway.v1.ConvertProgress
+	(*Converted)(nil),             // 6: slipway.v1.Converted
+	(*PushIndexesRequest)(nil),    // 7: slipway.v1.PushIndexesRequest
+	(*PushIndexesResponse)(nil),   // 8: slipway.v1.PushIndexesResponse
+	nil,                           // 9: slipway.v1.Converted.KeptEntry
+	nil,                           // 10: slipway.v1.PushIndexesResponse.WithoutEntry
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_api_slipway_v1_images_proto_depIdxs = []int32{
-	2, // 0: slipway.v1.ConvertResponse.progress:type_name -> slipway.v1.ConvertProgress
-	3, // 1: slipway.v1.ConvertResponse.converted:type_name -> slipway.v1.Converted
-	6, // 2: slipway.v1.Converted.kept:type_name -> slipway.v1.Converted.KeptEntry
-	7, // 3: slipway.v1.PushIndexesResponse.without:type_name -> slipway.v1.PushIndexesResponse.WithoutEntry
-	0, // 4: slipway.v1.Images.Convert:input_type -> slipway.v1.ConvertRequest
-	4, // 5: slipway.v1.Images.PushIndexes:input_type -> slipway.v1.PushIndexesRequest
-	1, // 6: slipway.v1.Images.Convert:output_type -> slipway.v1.ConvertResponse
-	5, // 7: slipway.v1.Images.PushIndexes:output_type -> slipway.v1.PushIndexesResponse
-	6, // [6:8] is the sub-list for method output_type
-	4, // [4:6] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	2,  // 0: slipway.v1.PullsResponse.pulls:type_name -> slipway.v1.Pull
+	11, // 1: slipway.v1.Pull.begun:type_name -> google.protobuf.Timestamp
+	5,  // 2: slipway.v1.ConvertResponse.progress:type_name -> slipway.v1.ConvertProgress
+	6,  // 3: slipway.v1.ConvertResponse.converted:type_name -> slipway.v1.Converted
+	9,  // 4: slipway.v1.Converted.kept:type_name -> slipway.v1.Converted.KeptEntry
+	10, // 5: slipway.v1.PushIndexesResponse.without:type_name -> slipway.v1.PushIndexesResponse.WithoutEntry
+	3,  // 6: slipway.v1.Images.Convert:input_type -> slipway.v1.ConvertRequest
+	7,  // 7: slipway.v1.Images.PushIndexes:input_type -> slipway.v1.PushIndexesRequest
+	0,  // 8: slipway.v1.Images.Pulls:input_type -> slipway.v1.PullsRequest
+	4,  // 9: slipway.v1.Images.Convert:output_type -> slipway.v1.ConvertResponse
+	8,  // 10: slipway.v1.Images.PushIndexes:output_type -> slipway.v1.PushIndexesResponse
+	1,  // 11: slipway.v1.Images.Pulls:output_type -> slipway.v1.PullsResponse
+	9,  // [9:12] is the sub-list for method output_type
+	6,  // [6:9] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_api_slipway_v1_images_proto_init() }
@@ -563,7 +738,7 @@ func file_api_slipway_v1_images_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_slipway_v1_images_proto_rawDesc), len(file_api_slipway_v1_images_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Images_Convert_FullMethodName     = "/slipway.v1.Images/Convert"
 	Images_PushIndexes_FullMethodName = "/slipway.v1.Images/PushIndexes"
+	Images_Pulls_FullMethodName       = "/slipway.v1.Images/Pulls"
 )
 
 // ImagesClient is the client API for Images service.
@@ -36,6 +37,8 @@ type ImagesClient interface {
 	// PushIndexes publishes what this host has recorded of an image's layers, so that others need not pull them in full first: as
 	// an artifact beside the image in its registry.
 	PushIndexes(ctx context.Context, in *PushIndexesRequest, opts ...grpc.CallOption) (*PushIndexesResponse, error)
+	// Pulls lists the images of a namespace that are being pulled, whoever asked for them.
+	Pulls(ctx context.Context, in *PullsRequest, opts ...grpc.CallOption) (*PullsResponse, error)
 }
 
 type imagesClient struct {
@@ -75,6 +78,16 @@ func (c *imagesClient) PushIndexes(ctx context.Context, in *PushIndexesRequest, 
 	return out, nil
 }
 
+func (c *imagesClient) Pulls(ctx context.Context, in *PullsRequest, opts ...grpc.CallOption) (*PullsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PullsResponse)
+	err := c.cc.Invoke(ctx, Images_Pulls_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ImagesServer is the server API for Images service.
 // All implementations must embed UnimplementedImagesServer
 // for forward compatibility.
@@ -88,6 +101,8 @@ type ImagesServer interface {
 	// PushIndexes publishes what this host has recorded of an image's layers, so that others need not pull them in full first: as
 	// an artifact beside the image in its registry.
 	PushIndexes(context.Context, *PushIndexesRequest) (*PushIndexesResponse, error)
+	// Pulls lists the images of a namespace that are being pulled, whoever asked for them.
+	Pulls(context.Context, *PullsRequest) (*PullsResponse, error)
 	mustEmbedUnimplementedImagesServer()
 }
 
@@ -103,6 +118,9 @@ func (UnimplementedImagesServer) Convert(*ConvertRequest, grpc.ServerStreamingSe
 }
 func (UnimplementedImagesServer) PushIndexes(context.Context, *PushIndexesRequest) (*PushIndexesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PushIndexes not implemented")
+}
+func (UnimplementedImagesServer) Pulls(context.Context, *PullsRequest) (*PullsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Pulls not implemented")
 }
 func (UnimplementedImagesServer) mustEmbedUnimplementedImagesServer() {}
 func (UnimplementedImagesServer) testEmbeddedByValue()                {}
@@ -154,6 +172,24 @@ func _Images_PushIndexes_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Images_Pulls_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PullsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ImagesServer).Pulls(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Images_Pulls_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ImagesServer).Pulls(ctx, req.(*PullsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Images_ServiceDesc is the grpc.ServiceDesc for Images service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -164,6 +200,10 @@ var Images_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "PushIndexes",
 			Handler:    _Images_PushIndexes_Handler,
+		},
+		{
+			MethodName: "Pulls",
+			Handler:    _Images_Pulls_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
