@@ -54,6 +54,9 @@ API ProcessBaseImage(S path) { return call(__func__, "s", path); }
 API ProcessUtilityImage(S path) { return call(__func__, "s", path); }
 API UnprepareLayer(D d, S id) { return call(__func__, "ds", d, id); }
 
+/* for virtdisk.dll */
+API HcssimAttachVirtualDisk(D d, S disk) { return call("AttachVirtualDisk", "ds", d, disk); }
+
 /* GetLayerMountPath answers the length, with its end, when it is given no buffer. */
 API GetLayerMountPath(D d, S id, uintptr_t *length, WCHAR *buf) {
   WCHAR *path = NULL;

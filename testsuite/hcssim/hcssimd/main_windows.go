@@ -29,7 +29,11 @@ func main() {
 }
 
 func run(dir string) error {
-	store, err := layers.New(filepath.Join(dir, "layers"))
+	volumes := filepath.Join(dir, "volumes")
+	if prefix := os.Getenv("WINEPREFIX"); prefix != "" {
+		volumes = "Z:" + filepath.FromSlash(prefix) + `\dosdevices` // see layers.New
+	}
+	store, err := layers.New(filepath.Join(dir, "layers"), volumes)
 	if err != nil {
 		return err
 	}

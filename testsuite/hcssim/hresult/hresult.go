@@ -21,6 +21,7 @@ const (
 	AccessDenied         Code = 0x80070005
 	InvalidHandle        Code = 0x80070006
 	InvalidData          Code = 0x8007000d
+	SharingViolation     Code = 0x80070020
 	NotSupported         Code = 0x80070032
 	AlreadyExistsFile    Code = 0x80070050 // ERROR_FILE_EXISTS
 	InvalidParameter     Code = 0x80070057

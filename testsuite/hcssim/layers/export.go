@@ -24,14 +24,14 @@ func (s *Store) Export(path, to string, parents []string) error {
 			return err
 		}
 	}
-	files := filepath.Join(path, filesDir)
-	if _, err := os.Stat(filepath.Join(path, scratchDisk)); err == nil {
-		files = filepath.Join(path, scratchFiles)
-		if _, err := os.Stat(files); errors.Is(err, fs.ErrNotExist) {
-			files = filepath.Join(parents[0], filesDir) // never prepared: nothing changed
-		}
-	}
+	files := s.filesOf(path, parents[0])
 	m, err := readMetadata(path)
+	if err != nil {
+		return err
+	}
+	if files == filepath.Join(parents[0], filesDir) {
+		m, err = readMetadata(parents[0])
+	}
 	if err != nil {
 		return err
 	}
@@ -50,6 +50,22 @@ func (s *Store) Export(path, to string, parents []string) error {
 		return err
 	}
 	return exportRest(path, to)
+}
+
+// filesOf is where a layer's files are; those of a scratch that was never prepared are its parent's.
+func (s *Store) filesOf(path, parent string) string {
+	if needDisk(path) != nil {
+		return filepath.Join(path, filesDir)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := os.Stat(filepath.Join(path, metadataFile)); err != nil {
+		return filepath.Join(parent, filesDir)
+	}
+	if m := s.mounts[key(path)]; m != nil {
+		return s.folder(m)
+	}
+	return filepath.Join(path, scratchFiles)
 }
 
 // exportRest writes the parts of a layer that are plain: the registry's changes, empty for a scratch, and the virtual machine.

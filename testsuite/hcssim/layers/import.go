@@ -59,7 +59,12 @@ func (s *Store) Import(path, from string, parents []string) error {
 		}
 	}
 	for _, h := range hives {
-		if _, err := os.Stat(filepath.Join(from, hivesDir, h[:1]+strings.ToLower(h[1:])+"_Delta")); err != nil {
+		delta := filepath.Join(from, hivesDir, h[:1]+strings.ToLower(h[1:]))
+		_, err := os.Stat(delta + "_Delta")
+		if errors.Is(err, fs.ErrNotExist) && h == "DEFAULT" {
+			_, err = os.Stat(delta + "User_Delta") // as Windows names it
+		}
+		if err != nil {
 			return hresult.New(hresult.FileNotFound, "the layer has no %s_Delta in Hives", h)
 		}
 	}

@@ -1,7 +1,8 @@
 // Package layers is the simulated layer storage of Windows: what vmcompute.dll does with folders of layers.
 //
 // Here each layer's folder has all of its files: those of its parents are hard links (Windows has placeholders that the WCIFS
-// filter follows). A scratch's disk is a folder beside sandbox.vhdx, filled when the scratch is prepared. What NTFS knows about a
+// filter follows). A scratch's disk is the folder sandbox.files beside sandbox.vhdx, which is moved to where volumes are while the
+// scratch is activated, and filled when it is first prepared. What NTFS knows about a
 // file and the file system here may not (attributes, security descriptor, reparse point, named streams) is in metadata.json of
 // the layer, as the backup streams it came in.
 //
@@ -34,24 +35,29 @@ const (
 	dirSuffix    = ".$wcidirs$"
 )
 
-// Store is the service's layer storage. Its methods are functions of vmcompute.dll.
+// Store is the service's layer storage. Its methods are functions of vmcompute.dll and virtdisk.dll.
 type Store struct {
-	dir string
+	dir, volumes string
 
 	mu     sync.Mutex
-	mounts map[string]*mount // by clean path in small letters
+	mounts map[string]*mount // by key
 }
 
+// mount is a layer that is activated, or whose disk is attached.
 type mount struct {
-	Path, Volume string
-	Prepared     bool
+	Path, Volume     string
+	Disk             bool // it is a scratch: its files are the volume's
+	Active, Prepared bool
 }
 
-// New makes a Store that keeps its state in dir, with the mounts that it finds there.
-func New(dir string) (*Store, error) {
-	s := &Store{dir: dir, mounts: map[string]*mount{}}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
+// New makes a Store that keeps its state in dir, with the mounts that it finds there. Volumes are folders in volumes, named as
+// Windows names them, in small letters: under wine that is the prefix's dosdevices, and makes \\?\Volume{GUID}\ a path for all programs.
+func New(dir, volumes string) (*Store, error) {
+	s := &Store{dir: dir, volumes: volumes, mounts: map[string]*mount{}}
+	for _, d := range []string{dir, volumes} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, err
+		}
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -71,7 +77,12 @@ func New(dir string) (*Store, error) {
 	return s, nil
 }
 
-func key(path string) string { return strings.ToLower(filepath.Clean(path)) }
+// clean is a path without what only lifts Win32's limits.
+func clean(path string) string { return filepath.Clean(strings.TrimPrefix(path, `\\?\`)) }
+
+func key(path string) string { return strings.ToLower(clean(path)) }
+
+func (s *Store) folder(m *mount) string { return filepath.Join(s.volumes, "volume{"+m.Volume+"}") }
 
 func (s *Store) save(m *mount) error {
 	b, err := json.Marshal(m)
@@ -155,17 +166,34 @@ func needDisk(path string) error {
 	return nil
 }
 
-// Activate attaches a scratch's disk; its volume has a name from then on.
-func (s *Store) Activate(path string) error {
+// Activate attaches a layer; the volume of a scratch has a name from then on.
+func (s *Store) Activate(path string) error { return s.attach(path, true) }
+
+// Attach attaches a scratch's disk by virtdisk.dll, until it is activated and deactivated, or destroyed: nobody here hears that the
+// disk's handle is closed.
+func (s *Store) Attach(path string) error {
 	if err := needDisk(path); err != nil {
+		return err
+	}
+	return s.attach(path, false)
+}
+
+func (s *Store) attach(path string, active bool) error {
+	if err := exists(path); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.mounts[key(path)] != nil {
-		return nil // attaching again counts as one
+	m := s.mounts[key(path)]
+	if m == nil {
+		m = &mount{Path: clean(path), Volume: volume(path), Disk: needDisk(path) == nil}
+		if m.Disk {
+			if err := s.openVolume(m); err != nil {
+				return err
+			}
+		}
 	}
-	m := &mount{Path: filepath.Clean(path), Volume: volume(path)}
+	m.Active = m.Active || active // activating again counts as one
 	if err := s.save(m); err != nil {
 		return err
 	}
@@ -173,12 +201,24 @@ func (s *Store) Activate(path string) error {
 	return nil
 }
 
+// openVolume makes a scratch's files its volume's. What a call left that ended in the middle is there already.
+func (s *Store) openVolume(m *mount) error {
+	kept := filepath.Join(m.Path, scratchFiles)
+	if _, err := os.Stat(kept); err == nil {
+		if err := os.RemoveAll(s.folder(m)); err != nil {
+			return err
+		}
+		return os.Rename(kept, s.folder(m))
+	}
+	return os.MkdirAll(s.folder(m), 0o755)
+}
+
 func volume(path string) string {
 	h := sha256.Sum256([]byte(key(path)))
 	return fmt.Sprintf("%x-%x-%x-%x-%x", h[:4], h[4:6], h[6:8], h[8:10], h[10:16])
 }
 
-// Prepare puts the parents' files under an activated scratch's volume.
+// Prepare puts the parents' files under an activated scratch's volume; any other layer has them already.
 func (s *Store) Prepare(path string, parents []string) error {
 	if len(parents) == 0 {
 		return hresult.New(hresult.InvalidParameter, "a scratch needs parents")
@@ -192,14 +232,13 @@ func (s *Store) Prepare(path string, parents []string) error {
 	defer s.mu.Unlock()
 	m := s.mounts[key(path)]
 	switch {
-	case m == nil:
+	case m == nil || !m.Active:
 		return hresult.New(hresult.InvalidState, "'%s' is not activated", path)
 	case m.Prepared:
 		return hresult.New(hresult.AlreadyExists, "'%s' is prepared already", path)
 	}
-	files := filepath.Join(path, scratchFiles)
-	if _, err := os.Stat(files); errors.Is(err, fs.ErrNotExist) {
-		if err := fillScratch(path, parents[0]); err != nil {
+	if _, err := os.Stat(filepath.Join(m.Path, metadataFile)); m.Disk && errors.Is(err, fs.ErrNotExist) {
+		if err := fillScratch(m.Path, s.folder(m), parents[0]); err != nil {
 			return err
 		}
 	}
@@ -207,23 +246,16 @@ func (s *Store) Prepare(path string, parents []string) error {
 	return s.save(m)
 }
 
-// fillScratch copies a parent's files, for a container to write to; under another name until all are there.
-func fillScratch(path, parent string) error {
-	tmp := filepath.Join(path, scratchFiles+".tmp")
-	if err := os.RemoveAll(tmp); err != nil {
-		return err
-	}
-	if err := copyTree(filepath.Join(parent, filesDir), tmp, copyFile); err != nil {
+// fillScratch copies a parent's files, for a container to write to. The metadata, written last, says that all are there.
+func fillScratch(scratch, volume, parent string) error {
+	if err := copyTree(filepath.Join(parent, filesDir), volume, copyFile); err != nil {
 		return err
 	}
 	m, err := readMetadata(parent)
 	if err != nil {
 		return err
 	}
-	if err := m.write(path); err != nil {
-		return err
-	}
-	return os.Rename(tmp, filepath.Join(path, scratchFiles))
+	return m.write(scratch)
 }
 
 // Unprepare takes the parents' files away again.
@@ -238,33 +270,47 @@ func (s *Store) Unprepare(path string) error {
 	return s.save(m)
 }
 
-// Deactivate detaches a scratch's disk.
+// Deactivate detaches a layer.
 func (s *Store) Deactivate(path string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.mounts[key(path)]
 	switch {
-	case m == nil:
+	case m == nil || !m.Active:
 		return hresult.New(hresult.ElementNotFound, "'%s' is not activated", path)
 	case m.Prepared:
 		return hresult.New(hresult.InvalidState, "'%s' is prepared", path)
 	}
-	if err := os.Remove(filepath.Join(s.dir, m.Volume+".json")); err != nil {
-		return err
+	if m.Disk {
+		if err := os.Rename(s.folder(m), filepath.Join(m.Path, scratchFiles)); err != nil {
+			return fmt.Errorf("cannot detach the disk of %s: %w", path, err)
+		}
 	}
-	delete(s.mounts, key(path))
-	return nil
+	return s.forget(m)
 }
 
-// MountPath is where a layer's files are: the volume of an activated scratch, the folder of any other layer.
+func (s *Store) forget(m *mount) error {
+	delete(s.mounts, key(m.Path))
+	err := os.Remove(filepath.Join(s.dir, m.Volume+".json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// MountPath is where a layer's files are: the volume of an attached scratch, the folder of any other layer.
 func (s *Store) MountPath(path string) (string, error) {
 	if err := exists(path); err != nil {
 		return "", err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if m := s.mounts[key(path)]; m != nil {
+	m := s.mounts[key(path)]
+	switch {
+	case m != nil && m.Disk:
 		return `\\?\Volume{` + m.Volume + `}`, nil
+	case needDisk(path) == nil:
+		return "", hresult.New(hresult.InvalidState, "'%s' is not activated", path)
 	}
 	return path, nil
 }
@@ -275,20 +321,24 @@ func (s *Store) Files(scratch string) string {
 	defer s.mu.Unlock()
 	name := strings.TrimRight(scratch, `\`)
 	for _, m := range s.mounts {
-		if m.Prepared && (strings.EqualFold(name, `\\?\Volume{`+m.Volume+`}`) || key(name) == key(m.Path)) {
-			return filepath.Join(m.Path, scratchFiles)
+		if m.Disk && m.Prepared && (strings.EqualFold(name, `\\?\Volume{`+m.Volume+`}`) || key(name) == key(m.Path)) {
+			return s.folder(m)
 		}
 	}
 	return ""
 }
 
-// Destroy removes a layer and all of its files; one that isn't there is no error. A mounted one is in use.
+// Destroy removes a layer and all of its files; one that isn't there is no error. An activated one is in use.
 func (s *Store) Destroy(path string) error {
 	s.mu.Lock()
-	m := s.mounts[key(path)]
-	s.mu.Unlock()
-	if m != nil {
-		return hresult.New(0x80070020, "'%s' is in use", path) // ERROR_SHARING_VIOLATION
+	defer s.mu.Unlock()
+	if m := s.mounts[key(path)]; m != nil {
+		if m.Active {
+			return hresult.New(hresult.SharingViolation, "'%s' is in use", path)
+		}
+		if err := errors.Join(os.RemoveAll(s.folder(m)), s.forget(m)); err != nil {
+			return err
+		}
 	}
 	return os.RemoveAll(path)
 }

@@ -58,6 +58,8 @@ func (s *Server) layer(name string, a *wire.Args) (out reply, err error) {
 	}
 	p := path(a)
 	switch name {
+	case "AttachVirtualDisk":
+		return nil, after(a, func() error { return l.Attach(filepath.Dir(p)) })
 	case "ActivateLayer":
 		return nil, after(a, func() error { return l.Activate(p) })
 	case "DeactivateLayer":
