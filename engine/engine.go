@@ -111,7 +111,7 @@ type Engine struct {
 	uuidMu sync.Mutex // introspect.go
 
 	recordedMu sync.Mutex      // lazy_record.go
-	recorded   map[string]bool // layers whose use is being noted
+	recorded   map[string]bool // layers whose use is being noted: whether the background waits for that
 	starts     startCounts     // metrics.go
 	observed   observedStarts  // lazy_observe.go
 

@@ -20,6 +20,8 @@ const (
 	startLimit = time.Minute
 	// createdLimit is how long a task may be created before it is started and noted all the same.
 	createdLimit = 5 * time.Minute
+	// heldLimit is how long the background waits for a task that is created to be started. Clients do that at once; some never do.
+	heldLimit = 10 * time.Second
 	lookEvery    = 250 * time.Millisecond
 )
 
@@ -39,8 +41,10 @@ func (e *Engine) record(ctx context.Context, st *starting, container string) *st
 	r := &startRecorder{e: e, start: st, container: container, touched: map[string][]storage.Touch{}}
 	for id := range st.served {
 		e.recordedMu.Lock()
-		busy := e.recorded[id]
-		e.recorded[id] = true
+		_, busy := e.recorded[id]
+		if !busy {
+			e.recorded[id] = true
+		}
 		e.recordedMu.Unlock()
 		if busy {
 			continue
@@ -74,11 +78,29 @@ func (r *startRecorder) drop() {
 	}
 }
 
-// startsUnderWay says whether a container on layers that are on their way has begun to start, and not ended that.
+// hold says whether the background waits for this start.
+func (r *startRecorder) hold(on bool) {
+	if r.seen != nil {
+		return // its layers are here
+	}
+	r.e.recordedMu.Lock()
+	defer r.e.recordedMu.Unlock()
+	for _, id := range r.layers {
+		r.e.recorded[id] = on
+	}
+}
+
+// startsUnderWay says whether a container on layers that are on their way has begun to start, and not ended that. One that is only
+// created counts for heldLimit.
 func (e *Engine) startsUnderWay() bool {
 	e.recordedMu.Lock()
 	defer e.recordedMu.Unlock()
-	return len(e.recorded) > 0
+	for _, holds := range e.recorded {
+		if holds {
+			return true
+		}
+	}
+	return false
 }
 
 // created begins to watch when the task is there, and gives up when it is not.
@@ -123,7 +145,9 @@ func (r *startRecorder) watch(ctx context.Context) bool {
 			if now.Sub(made) > createdLimit {
 				return false
 			}
-			if r.runs(ctx) {
+			runs := r.runs(ctx)
+			r.hold(runs || now.Sub(made) < heldLimit)
+			if runs {
 				began, last = now, now
 			}
 			continue

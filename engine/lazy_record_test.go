@@ -155,3 +155,32 @@ func TestStartIsOver(t *testing.T) {
 		})
 	}
 }
+
+// TestBackgroundWaits for a start, and for a while for one that may come.
+func TestBackgroundWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, err := startprofile.Open(t.TempDir(), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		task := &startedTask{status: shim.Created, ended: make(chan struct{})}
+		e := &Engine{tasks: startedTasks{startedTask: task}, profiles: store, recorded: map[string]bool{}, log: slog.New(slog.DiscardHandler), events: newBroker(nil), life: t.Context()}
+		st := &starting{namespace: "test", driver: startedDriver{startedTask: task}, image: digest.FromString("image"), served: map[string]digest.Digest{"layer": ""}}
+		e.record(t.Context(), st, "c").created(nil)
+		after := func(d time.Duration, want bool) {
+			t.Helper()
+			time.Sleep(d)
+			synctest.Wait()
+			if e.startsUnderWay() != want {
+				t.Errorf("the background waits: %t", !want)
+			}
+		}
+		after(0, true)
+		after(heldLimit-time.Second, true)
+		after(2*time.Second, false)
+		task.set(func() { task.status = shim.Running })
+		after(time.Second, true)
+		after(startQuiet+time.Second, false)
+		e.bg.Wait()
+	})
+}
