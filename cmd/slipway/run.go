@@ -321,7 +321,8 @@ func logFor(ctx context.Context, c *client.Client, id string, labels map[string]
 		return "", fmt.Errorf("cannot make the directory of logs: %w", err)
 	}
 	labels[client.LabelLog] = filepath.Join(dir, id+".log")
-	return "file://" + filepath.ToSlash(labels[client.LabelLog]) + "?format=cri", nil
+	path := "/" + strings.TrimPrefix(filepath.ToSlash(labels[client.LabelLog]), "/") // C:/dir has none
+	return "file://" + path + "?format=cri", nil
 }
 
 func keyValues(in []string) (map[string]string, error) {
