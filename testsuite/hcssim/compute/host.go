@@ -91,6 +91,7 @@ type Host struct {
 	handles map[uint64]*handle
 	last    uint64
 	waits   sync.WaitGroup
+	guards  guards
 }
 
 type handle struct {

@@ -128,7 +128,10 @@ func (h *Host) Modify(c Client, id uint64, doc string) error {
 }
 
 // ServiceProperties answers what the service can do.
-func ServiceProperties(query string) (string, error) {
+func (h *Host) ServiceProperties(query string) (string, error) {
+	if strings.Contains(query, "ContainerCredentialGuard") {
+		return h.guardProperties()
+	}
 	if strings.Contains(query, "Basic") || query == "" {
 		return `{"Properties":[{"SupportedSchemaVersions":[{"Major":1,"Minor":0},{"Major":2,"Minor":5}]}]}`, nil
 	}

@@ -110,10 +110,10 @@ func (s *Server) system(c compute.Client, name string, a *wire.Args) (out reply,
 		x, err := h.Open(c, a.String())
 		return reply{handle(x), nil}, err
 	case "HcsGetServiceProperties":
-		doc, err := compute.ServiceProperties(a.String())
+		doc, err := h.ServiceProperties(a.String())
 		return reply{text(doc), nil}, err
 	case "HcsModifyServiceSettings":
-		return reply{nil}, nil
+		return reply{nil}, h.ModifyService(a.String())
 	}
 	x := a.Uint64()
 	if name == "HcsUnregisterComputeSystemCallback" {
