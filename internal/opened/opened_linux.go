@@ -1,8 +1,8 @@
 // Package opened tells which files of a mounted file system are opened, by anybody who can see it: in any mount namespace, and whether
 // the file is read or run.
 //
-// It owns a fanotify group for each Watch, which only listens: nobody waits for it, and when events come faster than they are read some
-// are lost. To learn the name of what was opened the kernel opens it for this process too, read-only and without waiting, which is why
+// It owns a fanotify group for each Watch, which only listens: nobody waits for it, and of more than 16384 events between two calls of Files
+// some are lost. To learn the name of what was opened the kernel opens it for this process too, read-only and without waiting, which is why
 // a Watch is for the root of a container and not for what may have devices. It imports nothing of Slipway. A crash leaves nothing, as
 // the group ends with the process.
 package opened
@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -26,17 +25,14 @@ const maxFiles = 8192
 // File is one that was opened.
 type File struct {
 	Path string        // from New's root, without a slash in front
-	At   time.Duration // from New to the first time
+	At   time.Duration // from New to the first time, or up to the call of Files after it
 }
 
-// Watch notes what is opened until it is closed.
+// Watch notes what is opened until it is closed. It is for one goroutine at a time.
 type Watch struct {
-	group *os.File
+	group int    // descriptor
 	base  string // in front of names: where root is, seen from here; "/" when it is in another mount namespace
 	began time.Time
-	done  chan struct{}
-
-	mu    sync.Mutex
 	files []File
 	known map[string]bool
 }
@@ -48,18 +44,14 @@ func New(root string) (*Watch, error) {
 	if err != nil {
 		return nil, unsupported("cannot watch what is opened", err)
 	}
-	group := os.NewFile(uintptr(fd), "fanotify")
-	base, err := nameOf(root)
-	if err != nil {
-		group.Close()
-		return nil, err
+	w := &Watch{group: fd, began: time.Now(), known: map[string]bool{}}
+	if w.base, err = nameOf(root); err == nil {
+		err = unix.FanotifyMark(fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_OPEN, unix.AT_FDCWD, root+"/.")
 	}
-	if err := unix.FanotifyMark(fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_OPEN, unix.AT_FDCWD, root+"/."); err != nil {
-		group.Close()
+	if err != nil {
+		unix.Close(fd)
 		return nil, unsupported("cannot watch what is opened in "+root, err)
 	}
-	w := &Watch{group: group, base: base, began: time.Now(), done: make(chan struct{}), known: map[string]bool{}}
-	go w.run()
 	return w, nil
 }
 
@@ -81,31 +73,25 @@ func unsupported(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// Files lists what was opened so far, the first one first, each once.
-func (w *Watch) Files() []File {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.files[:len(w.files):len(w.files)]
-}
-
-// Close ends the watch; what it has noted stays.
-func (w *Watch) Close() error {
-	err := w.group.Close()
-	<-w.done
-	return err
-}
-
-func (w *Watch) run() {
-	defer close(w.done)
+// Files lists what was opened so far, the first one first, each once. As long as it is not called, the kernel holds what was opened.
+func (w *Watch) Files() ([]File, error) {
 	buf := make([]byte, 16<<10)
 	for {
-		n, err := w.group.Read(buf)
-		if err != nil {
-			return // closed
+		n, err := unix.Read(w.group, buf)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN): // that was all
+			return w.files[:len(w.files):len(w.files)], nil
+		case err != nil:
+			return nil, fmt.Errorf("cannot read what was opened: %w", err)
+		default:
+			w.events(buf[:n])
 		}
-		w.events(buf[:n])
 	}
 }
+
+// Close ends the watch.
+func (w *Watch) Close() error { return unix.Close(w.group) }
 
 // eventSize is that of struct fanotify_event_metadata (fanotify(7)): the length of the event in 4 bytes, the version, a reserved byte, the
 // length of this in 2, the mask in 8, the descriptor and the process in 4 each.
@@ -135,8 +121,6 @@ func (w *Watch) note(fd int) {
 	if err != nil || !rooted {
 		return
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if !w.known[path] && len(w.files) < maxFiles {
 		w.known[path] = true
 		w.files = append(w.files, File{path, time.Since(w.began)})

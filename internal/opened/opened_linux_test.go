@@ -1,13 +1,14 @@
 package opened
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 )
@@ -29,7 +30,7 @@ func TestWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"before", "first", "second", "gone"} {
+	for _, name := range []string{"first", "second", "gone"} {
 		write(name)
 	}
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
@@ -55,24 +56,33 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	pipe.Close()
-	other := exec.Command("unshare", "-m", "cat", filepath.Join(dir, "second"))
-	if out, err := other.CombinedOutput(); err != nil || string(out) != "second" {
-		t.Fatalf("%s %v", out, err)
+	other := exec.Command("unshare", "-m", "cat", filepath.Join(dir, "second"), "-") // which has its mounts until its input ends
+	in, err := other.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := other.StdoutPipe()
+	if err == nil {
+		err = other.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { in.Close(); _ = other.Wait() }()
+	text := make([]byte, len("second"))
+	if _, err := io.ReadFull(out, text); err != nil || string(text) != "second" {
+		t.Fatalf("%s %v", text, err)
 	}
 	read("gone")
 	if err := os.Remove(filepath.Join(dir, "gone")); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(time.Minute)
-	for len(w.Files()) < 3 && time.Now().Before(deadline) {
-		time.Sleep(time.Millisecond)
-	}
-	if err := w.Close(); err != nil {
+	files, err := w.Files()
+	if err := errors.Join(err, w.Close()); err != nil {
 		t.Fatal(err)
 	}
-	read("before") // when nobody watches
 	var names []string
-	for _, f := range w.Files() {
+	for _, f := range files {
 		names = append(names, f.Path)
 	}
 	if got := fmt.Sprint(names); got != "[first second gone]" {
@@ -86,7 +96,7 @@ func TestEvents(t *testing.T) {
 	for _, buf := range [][]byte{nil, {1, 2, 3}, make([]byte, 24), append([]byte{200, 0, 0, 0, 3}, make([]byte, 40)...), append([]byte{24, 0, 0, 0, 9}, make([]byte, 19)...)} {
 		w.events(buf)
 	}
-	if len(w.Files()) > 0 {
-		t.Errorf("%v", w.Files())
+	if len(w.files) > 0 {
+		t.Errorf("%v", w.files)
 	}
 }

@@ -13,10 +13,10 @@ import (
 // File is one that was opened.
 type File struct {
 	Path string        // from New's root, without a slash in front
-	At   time.Duration // from New to the first time
+	At   time.Duration // from New to the first time, or up to the call of Files after it
 }
 
-// Watch notes what is opened until it is closed.
+// Watch notes what is opened until it is closed. It is for one goroutine at a time.
 type Watch struct{}
 
 // New is NotImplemented.
@@ -25,7 +25,7 @@ func New(root string) (*Watch, error) {
 }
 
 // Files lists nothing.
-func (*Watch) Files() []File { return nil }
+func (*Watch) Files() ([]File, error) { return nil, nil }
 
 // Close does nothing.
 func (*Watch) Close() error { return nil }

@@ -3,14 +3,13 @@ package overlay
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/slipwayd/slipway/internal/opened"
 	"github.com/slipwayd/slipway/storage"
@@ -73,36 +72,46 @@ type observation struct {
 
 // Opened implements storage.Observation. It has one caller at a time.
 func (o *observation) Opened(context.Context) (map[string][]storage.Touch, error) {
-	files := o.watch.Files()
-	if len(files) == o.looked {
-		return o.found, nil
+	files, err := o.watch.Files()
+	if err != nil || len(files) == o.looked {
+		return o.found, err
 	}
-	var layers []*os.Root // names come from the container, and must not lead out of a layer
-	var errs []error
+	var layers []*os.File
 	for _, id := range o.parents {
-		layer, err := os.OpenRoot(o.driver.Files(id))
+		layer, err := os.Open(o.driver.Files(id))
 		if err != nil {
-			errs = append(errs, err)
-			break
+			return o.found, err
 		}
 		defer layer.Close()
 		layers = append(layers, layer)
 	}
 	for _, f := range files[o.looked:] {
 		for i, layer := range layers {
-			info, err := layer.Lstat(filepath.FromSlash(f.Path))
+			size, regular, err := lookUp(int(layer.Fd()), f.Path)
 			if err != nil {
 				continue
 			}
-			if info.Mode().IsRegular() && info.Size() > 0 { // else a whiteout, or what hides what is below
+			if regular && size > 0 { // else a whiteout, or what hides what is below
 				id := o.parents[i]
-				o.found[id] = append(o.found[id], touch(f, info.Size()))
+				o.found[id] = append(o.found[id], touch(f, size))
 			}
 			break
 		}
 	}
 	o.looked = len(files)
-	return o.found, errors.Join(errs...)
+	return o.found, nil
+}
+
+// lookUp finds a file below a directory. Names come from the container and must not lead out of there; links they have none in them.
+func lookUp(dir int, name string) (size int64, regular bool, err error) {
+	fd, err := unix.Openat2(dir, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+	if err != nil {
+		return 0, false, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	err = unix.Fstat(fd, &st)
+	return st.Size, st.Mode&unix.S_IFMT == unix.S_IFREG, err
 }
 
 func touch(f opened.File, size int64) storage.Touch {
