@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -133,7 +134,7 @@ func Memory(bytes int64) Opt {
 		}
 		if s.Windows != nil {
 			limit := uint64(bytes)
-			s.Windows.Resources = &specs.WindowsResources{Memory: &specs.WindowsMemoryResources{Limit: &limit}}
+			windowsResources(s).Memory = &specs.WindowsMemoryResources{Limit: &limit}
 			return nil
 		}
 		resources(s).Memory = &specs.LinuxMemory{Limit: &bytes, Swap: &bytes}
@@ -141,13 +142,16 @@ func Memory(bytes int64) Opt {
 	}
 }
 
-// CPUs limits CPU time to a number of processors, such as 0.5.
+// CPUs limits CPU time to a number of processors, such as 0.5. Windows is told a share of all of them: those of the machine that this runs on.
 func CPUs(n float64) Opt {
 	return func(s *specs.Spec) error {
+		if s.Windows != nil {
+			return windowsCPUs(s, n, runtime.NumCPU())
+		}
 		const period = uint64(100_000) // µs
 		quota := int64(n * float64(period))
 		if quota < 1000 || s.Linux == nil {
-			return fmt.Errorf("a limit of %g CPUs cannot be set: 0.01 is the least, on Linux", n)
+			return fmt.Errorf("a limit of %g CPUs cannot be set: 0.01 is the least", n)
 		}
 		p := period
 		resources(s).CPU = &specs.LinuxCPU{Quota: &quota, Period: &p}

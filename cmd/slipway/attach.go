@@ -114,11 +114,22 @@ func (a *app) raw(ctx context.Context, p *client.Process) (restore func(), err e
 	if err != nil {
 		return nil, fmt.Errorf("cannot set the terminal to raw mode: %w", err)
 	}
+	out, _ := a.out.(*os.File)
+	if out == nil {
+		out = in
+	}
+	plain, err := rawOutput(out)
+	if err != nil {
+		_ = term.Restore(int(in.Fd()), old)
+		return nil, fmt.Errorf("cannot have the console show what programs write: %w", err)
+	}
 	sizes := make(chan os.Signal, 1)
-	notifyResize(sizes)
+	unwatch := watchSize(out, sizes)
 	stop := listen(sizes, func(os.Signal) { a.resize(ctx, p) })
 	return func() {
+		unwatch()
 		stop()
+		plain()
 		_ = term.Restore(int(in.Fd()), old)
 	}, nil
 }

@@ -241,11 +241,15 @@ func (r runFlags) specOpts(img client.ImageDetail, hasEntrypoint bool, args []st
 		add(spec.CPUs(r.cpus))
 	}
 	for _, v := range r.volumes {
-		m, err := spec.ParseVolume(v)
+		parse := spec.ParseVolume
+		if img.Config.OS == "windows" {
+			parse = spec.ParseWindowsVolume
+		}
+		m, err := parse(v)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := os.Stat(m.Source); err != nil {
+		if _, err := os.Stat(m.Source); err != nil && !strings.HasPrefix(m.Source, `\\.\pipe\`) {
 			return nil, fmt.Errorf("volume %q: make its source first: %w", v, err)
 		}
 		add(spec.Mounts(m))
