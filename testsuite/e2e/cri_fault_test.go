@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -187,4 +188,57 @@ func checkCount(t *testing.T, path string) {
 	if n == 0 {
 		t.Error("the log is empty")
 	}
+}
+
+// TestHundredPodsRestart: of a hundred pods none is lost or touched by a restart, and what ended meanwhile is told with its code. How
+// long it took is in the test's log.
+func TestHundredPodsRestart(t *testing.T) {
+	const count = 100
+	d, k := startCRI(t)
+	k.pull(t)
+	ids := make([]string, count)
+	var group errgroup.Group
+	group.SetLimit(8)
+	for n := range count {
+		group.Go(func() error {
+			pod := k.podConfig(fmt.Sprintf("%s-%d", name(t), n))
+			_, id, err := k.tryStart(t.Context(), pod, k.containerConfig(pod, "echo here; trap 'exit 9' USR1; sleep 10000 & wait"))
+			ids[n] = id
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	pids := map[string]int{}
+	for _, id := range ids {
+		k.awaitLog(t, id, "here")
+		pids[id] = k.pid(t, id)
+	}
+	d.kill()
+	if err := syscall.Kill(pids[ids[0]], syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end of a container", func() bool { return gone(pids[ids[0]]) })
+	begun := time.Now()
+	d.start()
+	t.Logf("%d pods are served again after %s", count, time.Since(begun).Round(time.Millisecond))
+	k = dialCRI(t, d)
+	if st := k.awaitState(t, ids[0], runtime.ContainerState_CONTAINER_EXITED); st.ExitCode != 9 {
+		t.Errorf("the container that ended meanwhile: %v", st)
+	}
+	for _, id := range ids[1:] {
+		if st := k.status(t, id); st.State != runtime.ContainerState_CONTAINER_RUNNING || k.pid(t, id) != pids[id] {
+			t.Errorf("after the restart: %v", st)
+		}
+	}
+	stats, err := k.ListContainerStats(t.Context(), &runtime.ListContainerStatsRequest{})
+	if err != nil || len(stats.Stats) < count-1 {
+		t.Errorf("stats of %d containers, %v", len(stats.GetStats()), err)
+	}
+	out, err := k.ExecSync(t.Context(), &runtime.ExecSyncRequest{ContainerId: ids[count-1], Cmd: []string{"echo", "here"}})
+	if err != nil || string(out.Stdout) != "here\n" {
+		t.Errorf("ExecSync: %v, %v", out, err)
+	}
+	k.removeAll(t, d)
 }
