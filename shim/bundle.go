@@ -56,8 +56,9 @@ func (b bundle) create(spec json.RawMessage, r taskRecord) (err error) {
 	} else if err != nil {
 		return fmt.Errorf("cannot make bundle: %w", err)
 	}
-	// The record first: what has none was never handed to a shim.
-	err = errors.Join(b.write(r), os.Mkdir(filepath.Join(b.path, "rootfs"), 0o711),
+	// The record first: what has none, or not all of it, was never handed to a shim.
+	record, err := json.Marshal(r)
+	err = errors.Join(err, os.WriteFile(filepath.Join(b.path, recordName), record, 0o600), os.Mkdir(filepath.Join(b.path, "rootfs"), 0o711),
 		os.WriteFile(filepath.Join(b.path, "config.json"), spec, 0o600))
 	if err != nil {
 		return fmt.Errorf("cannot make bundle: %w", errors.Join(err, b.remove()))

@@ -13,7 +13,9 @@ import (
 // unmountBelow detaches every mount at or below dir, the innermost first. The usual bundle has none any more, which one
 // look at its rootfs tells without reading the list of all mounts.
 func unmountBelow(dir string) error {
-	if mounted, err := mountinfo.Mounted(filepath.Join(dir, "rootfs")); err == nil && !mounted {
+	var st unix.Statx_t // since Linux 5.8
+	err := unix.Statx(unix.AT_FDCWD, filepath.Join(dir, "rootfs"), unix.AT_SYMLINK_NOFOLLOW, 0, &st)
+	if err == nil && st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0 {
 		return nil
 	}
 	all, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))

@@ -11,6 +11,8 @@ import (
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/ttrpc"
 	"github.com/slipwayd/slipway/internal/ipc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -21,6 +23,7 @@ type eventServer struct {
 	receive func(*types.Envelope)
 	done    chan struct{}
 	order   sync.Mutex
+	closed  bool // under order
 }
 
 func listenEvents(path string, receive func(*types.Envelope)) (*eventServer, error) {
@@ -46,11 +49,17 @@ func listenEvents(path string, receive func(*types.Envelope)) (*eventServer, err
 func (s *eventServer) Forward(ctx context.Context, r *events.ForwardRequest) (*emptypb.Empty, error) {
 	s.order.Lock()
 	defer s.order.Unlock()
+	if s.closed { // the server closes connections in the background; the shim keeps the event for our successor
+		return nil, status.Error(codes.Unavailable, "the daemon is shutting down")
+	}
 	s.receive(r.Envelope)
 	return &emptypb.Empty{}, nil
 }
 
 func (s *eventServer) Close() error {
+	s.order.Lock()
+	s.closed = true
+	s.order.Unlock()
 	err := s.server.Close()
 	<-s.done
 	if errors.Is(err, net.ErrClosed) {

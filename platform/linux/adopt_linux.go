@@ -6,7 +6,6 @@ import (
 
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
-	"github.com/opencontainers/runc/libcontainer/system"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/slipwayd/slipway/platform"
@@ -82,7 +81,7 @@ func (c *container) adoptExecs() error {
 }
 
 // resume watches the process that an earlier executor started, or finds out how it ended.
-func (p *process) resume(pid int, startTime uint64) {
+func (p *process) resume(pid int, began uint64) {
 	p.pid = pid
 	if exit, ok := readExit(p.c.dir, p.id); ok {
 		p.closeWith(exit)
@@ -98,7 +97,7 @@ func (p *process) resume(pid int, startTime uint64) {
 		return
 	}
 	// Only now does the pid mean one process for certain, and is it the one that was recorded?
-	if stat, err := system.Stat(pid); err != nil || stat.StartTime != startTime {
+	if now, err := startTime(pid); err != nil || now != began {
 		pidfd.Close()
 		p.closeWith(unknownExit())
 		return

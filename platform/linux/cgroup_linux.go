@@ -3,6 +3,7 @@ package linux
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,6 +51,35 @@ func (h *hierarchies) newCgroup(config *cgroups.Cgroup) (cgroups.Manager, error)
 	}
 	h.roots = roots
 	return cg, nil
+}
+
+// makeCgroups1 is the manager's Apply without a process. That reads and writes a dozen files for cpuset, whose new cgroups have no
+// processors, and looks for parents; nearly always these are there, and a copy of what the parent has will do.
+func makeCgroups1(cg cgroups.Manager, r *cgroups.Resources) error {
+	if !r.SkipDevices && r.CpusetCpus == "" && r.CpusetMems == "" && makeBelow(cg.GetPaths()) {
+		return nil
+	}
+	return cg.Apply(-1)
+}
+
+// makeBelow makes cgroups below parents that are there. False when something is not as usual, or does not succeed.
+func makeBelow(paths map[string]string) bool {
+	for controller, dir := range paths {
+		if err := os.Mkdir(dir, 0o755); err != nil && (controller != "" || !errors.Is(err, fs.ErrExist)) {
+			return false
+		}
+	}
+	dir := paths["cpuset"]
+	if dir == "" {
+		return true
+	}
+	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+		have, err := cgroups.ReadFile(filepath.Dir(dir), file)
+		if err != nil || strings.TrimSpace(have) == "" || cgroups.WriteFile(dir, file, have) != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // setResources is the manager's Set. That takes long for the list of devices of cgroup v1, because it compares what is with what

@@ -218,7 +218,7 @@ func (c *container) remove() error {
 			return fmt.Errorf("cannot unmount the root file system: %w", err)
 		}
 	}
-	if err := os.RemoveAll(c.dir); err != nil {
+	if err := removeFolder(c.dir); err != nil {
 		return fmt.Errorf("cannot remove its state: %w", err)
 	}
 	c.release()

@@ -102,7 +102,7 @@ func (c *container) Update(ctx context.Context, resources json.RawMessage, annot
 		return fmt.Errorf("cannot update container %q: %w", c.name(), classify(err))
 	}
 	c.record.Resources = merged
-	return c.writeRecord()
+	return c.rewriteRecord()
 }
 
 // mergeResources lays the fields of update over a copy of have.

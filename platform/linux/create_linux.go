@@ -98,12 +98,11 @@ func (e *Executor) create(ctx context.Context, s platform.Spec) (_ *container, e
 	}
 	// From here on, and not before, the cgroup is known to be ours to clean up.
 	c.record = &record{Name: s.Name, Bundle: s.Bundle, Mounted: len(s.Rootfs) > 0, Cgroup: cg, Resources: spec.Linux.Resources, Command: cli, Private: c.private, Own: c.own != nil, Options: s.Options}
+	var kept []byte
 	if c.own != nil {
-		if err := c.writeSpec(s); err != nil {
-			return nil, err
-		}
+		kept = s.OCI
 	}
-	if err := c.writeRecord(); err != nil {
+	if err := c.writeRecord(kept); err != nil {
 		return nil, err
 	}
 	if c.record.Mounted {

@@ -28,7 +28,6 @@ type own struct {
 }
 
 const (
-	specFile  = "config.json" // the spec as it came, for a container that is own
 	fifoName  = "exec.fifo"
 	stateFile = "state.json" // libcontainer's
 )
@@ -61,21 +60,13 @@ func (c *container) prepareOwn(config *configs.Config) error {
 	return nil
 }
 
-// writeSpec keeps what libcontainer would want to know.
-func (c *container) writeSpec(s platform.Spec) error {
-	if err := os.WriteFile(filepath.Join(c.dir, specFile), s.OCI, 0o600); err != nil {
-		return fmt.Errorf("cannot keep the spec: %w", err)
-	}
-	return nil
-}
-
-// readSpec is for an executor that adopts the container.
-func (c *container) readSpec() (*configs.Config, error) {
-	data, err := os.ReadFile(filepath.Join(c.dir, specFile))
+// readConfig is for an executor that adopts the container.
+func (c *container) readConfig() (*configs.Config, error) {
+	oci, err := readSpec(c.dir)
 	if err != nil {
 		return nil, err
 	}
-	s := platform.Spec{ID: c.id, Name: c.record.Name, Bundle: c.record.Bundle, OCI: data, Options: c.record.Options}
+	s := platform.Spec{ID: c.id, Name: c.record.Name, Bundle: c.record.Bundle, OCI: oci, Options: c.record.Options}
 	spec, err := c.e.parseSpec(s)
 	if err != nil {
 		return nil, err
@@ -125,8 +116,8 @@ func (c *container) spawnOwn(program *libcontainer.Process, streams *stdio) (_ i
 		return 0, err
 	}
 	if !cgroups.IsCgroup2UnifiedMode() {
-		if err := cg.Apply(-1); err != nil { // init enters it itself
-			return 0, fmt.Errorf("cannot make the cgroup: %w", err)
+		if err := makeCgroups1(cg, c.own.config.Cgroups.Resources); err != nil { // init enters them itself
+			return 0, fmt.Errorf("cannot make the cgroups: %w", err)
 		}
 	}
 	if err := setResources(cg, c.own.config.Cgroups.Resources); err != nil {
@@ -255,9 +246,6 @@ func (c *container) startWithin(p *bringup.Program, cg cgroups.Manager) (*child.
 // makeFifo makes the fifo that init opens for writing when it is set up, whoever its user is.
 func (c *container) makeFifo() (*os.File, error) {
 	name := c.execFifo()
-	if err := os.MkdirAll(filepath.Dir(name), 0o711); err != nil {
-		return nil, err
-	}
 	if err := unix.Mkfifo(name, 0o622); err != nil {
 		return nil, fmt.Errorf("cannot make the fifo for the start: %w", err)
 	}
@@ -332,7 +320,7 @@ func (c *container) writeState(file string) error {
 
 // adoptOwn takes over a container of the same kind.
 func (c *container) adoptOwn() error {
-	config, err := c.readSpec()
+	config, err := c.readConfig()
 	if err != nil {
 		return err
 	}

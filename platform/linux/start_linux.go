@@ -18,7 +18,10 @@ import (
 
 // execFifo is that fifo's name. Start removes it last, and a Start that was killed does not.
 func (c *container) execFifo() string {
-	return filepath.Join(c.dir, stateDir, c.record.Name, "exec.fifo")
+	if c.own != nil {
+		return filepath.Join(c.dir, fifoName)
+	}
+	return filepath.Join(c.dir, stateDir, c.record.Name, fifoName)
 }
 
 // awaitsStart says whether init has not come by the fifo yet. It holds it open until then, and the container's program never does.

@@ -40,7 +40,7 @@ func (c *container) allowTracing() error {
 		return nil
 	}
 	c.record.Traced = true
-	return c.writeRecord()
+	return c.rewriteRecord()
 }
 
 // shares notes that init lives in a pid namespace that it has not made, before its program runs. In the host's, who may trace can

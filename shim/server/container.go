@@ -29,6 +29,8 @@ type container struct {
 	execs  map[string]*process
 	paused bool
 	oom    bool // the kernel killed something in it for memory
+
+	written int // bytes of its record
 }
 
 func (c *container) key() string { return key(c.ns, c.id) }
@@ -233,7 +235,7 @@ func destroy(ctx context.Context, c platform.Container) error {
 
 // adopt goes on with one container of a dead shim.
 func (s *Server) adopt(ctx context.Context, r record) {
-	c := &container{ns: r.Namespace, id: r.ID, bundle: r.Bundle, paused: r.Paused, oom: r.OOMKilled, execs: map[string]*process{}, settled: make(chan struct{})}
+	c := &container{ns: r.Namespace, id: r.ID, bundle: r.Bundle, paused: r.Paused, oom: r.OOMKilled, written: maxRecord, execs: map[string]*process{}, settled: make(chan struct{})}
 	close(c.settled)
 	var err error
 	if c.platform, err = s.conf.Executor.Adopt(ctx, c.key()); err != nil {

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,8 +15,8 @@ import (
 	"github.com/slipwayd/slipway/shim/stdio"
 )
 
-// record is what another shim needs to go on with a container: one JSON file for each, STATE/NAMESPACE+ID.json, replaced whole.
-// It lives as long as the machine does not reboot, so nothing of it is synced.
+// record is what another shim needs to go on with a container: STATE/NAMESPACE+ID.json, to which a line is added for each change.
+// The last line that is whole counts. It lives as long as the machine does not reboot, so nothing of it is synced.
 type record struct {
 	Namespace, ID, Bundle string
 	Paused                bool                     `json:",omitempty"`
@@ -42,21 +44,52 @@ func (s *Server) save(c *container) {
 		}
 		r.Execs[id] = p.record()
 	}
-	if err := s.writeRecord(c.key(), r); err != nil {
+	if err := s.writeRecord(c, r); err != nil {
 		s.conf.Log.Error("cannot record the state of a container; a new shim would not adopt it as it is", "container", c.key(), "error", err)
 	}
 }
 
-func (s *Server) writeRecord(key string, r record) error {
-	data, err := json.Marshal(r)
+// maxRecord is the length in bytes from which on a record is written anew. (That a new file is made each time costs a start more.)
+const maxRecord = 64 << 10
+
+// writeRecord needs c.mu.
+func (s *Server) writeRecord(c *container, r record) error {
+	line, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	path := s.recordPath(key)
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+	line = append(line, '\n')
+	path := s.recordPath(c.key())
+	if c.written += len(line); c.written <= maxRecord && appendTo(path, line) == nil {
+		return nil
+	}
+	c.written = len(line)
+	if err := os.WriteFile(path+".new", line, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)
+}
+
+func appendTo(path string, line []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(line)
+	return errors.Join(err, f.Close())
+}
+
+// lastRecord answers the last line that is whole. A shim that was killed while it wrote the first had not answered Create, and then
+// there is none.
+func lastRecord(data []byte) (r record, ok bool) {
+	lines := bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))
+	for _, line := range slices.Backward(lines[max(0, len(lines)-2):]) {
+		r = record{}
+		if json.Unmarshal(line, &r) == nil {
+			return r, true
+		}
+	}
+	return record{}, false
 }
 
 // records reads all records; one that cannot be read is told and left alone.
@@ -75,8 +108,15 @@ func (s *Server) records() (map[string]record, error) {
 			continue
 		}
 		data, err := os.ReadFile(filepath.Join(s.conf.State, e.Name()))
-		var r record
-		if err = errors.Join(err, json.Unmarshal(data, &r)); err == nil && key(r.Namespace, r.ID) != name {
+		r, ok := lastRecord(data)
+		switch {
+		case err != nil:
+		case !ok && !bytes.Contains(data, []byte("\n")):
+			_ = os.Remove(filepath.Join(s.conf.State, e.Name()))
+			continue
+		case !ok:
+			err = errors.New("it is no JSON")
+		case key(r.Namespace, r.ID) != name:
 			err = errors.New("it is of another container")
 		}
 		if err != nil {

@@ -404,6 +404,62 @@ func TestUnrecordedStart(t *testing.T) {
 	}
 }
 
+// TestTornRecord has a server killed while it wrote: what was whole before counts.
+func TestTornRecord(t *testing.T) {
+	r := newRig(t)
+	r.run("c", "sleep")
+	r.run("new", "sleep")
+	path := filepath.Join(r.state, "ns+c.json")
+	record, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append(record, record[:10]...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(r.state, "ns+new.json"), record[:10], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		r.crash()
+		if s := r.status("c", ""); s != tasktypes.Status_RUNNING {
+			t.Fatal(s)
+		}
+		if err := r.call("State", &task.StateRequest{ID: "new"}, &task.StateResponse{}); !errors.Is(err, errdefs.ErrNotFound) {
+			t.Fatal(err)
+		}
+		r.must("Pause", &task.PauseRequest{ID: "c"}, &emptypb.Empty{}) // one more line
+		r.must("Resume", &task.ResumeRequest{ID: "c"}, &emptypb.Empty{})
+	}
+	if err := os.WriteFile(path, []byte("no\nrecord\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.crash()
+	if err := r.call("State", &task.StateRequest{ID: "c"}, &task.StateResponse{}); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("what is not ours was removed: %v", err)
+	}
+}
+
+// TestLongRecord has records stay short however much happens.
+func TestLongRecord(t *testing.T) {
+	r := newRig(t)
+	r.run("c", "sleep")
+	for range 500 {
+		r.must("Pause", &task.PauseRequest{ID: "c"}, &emptypb.Empty{})
+		r.must("Resume", &task.ResumeRequest{ID: "c"}, &emptypb.Empty{})
+	}
+	if st, err := os.Stat(filepath.Join(r.state, "ns+c.json")); err != nil || st.Size() > 64<<10 {
+		t.Fatalf("%v, %v", st, err)
+	}
+	r.crash()
+	if s := r.status("c", ""); s != tasktypes.Status_RUNNING {
+		t.Fatal(s)
+	}
+}
+
 // A container whose record is missing was being created when its server died, and nobody was told of it.
 func TestUnrecordedIsRemoved(t *testing.T) {
 	r := newRig(t)
