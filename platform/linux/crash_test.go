@@ -216,7 +216,7 @@ func TestCrashWithinStart(t *testing.T) {
 	x := startCrash(t, "created", nil)
 	x.await("created")
 	x.kill()
-	fifo := filepath.Join(x.root, "crash", "state", "crash", "exec.fifo")
+	fifo := filepath.Join(x.root, "crash", "exec.fifo")
 	if said, err := os.ReadFile(fifo); err != nil || len(said) != 1 {
 		t.Fatalf("init said %q, %v", said, err)
 	}
