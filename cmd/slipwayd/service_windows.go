@@ -82,7 +82,7 @@ func installService(name string, args []string) (err error) {
 	if err := s.SetRecoveryActions([]mgr.RecoveryAction{again, again, again}, uint32((time.Hour).Seconds())); err != nil {
 		return fmt.Errorf("cannot have Windows start service %s again when it fails: %w", name, err)
 	}
-	if err := s.SetRecoveryActionsOnNonCrashFailures(true); err != nil {
+	if err := s.SetRecoveryActionsOnNonCrashFailures(true); err != nil && !errors.Is(err, windows.ERROR_INVALID_LEVEL) { // which wine does not know
 		return fmt.Errorf("cannot have Windows start service %s again when it fails: %w", name, err)
 	}
 	if err := eventlog.InstallAsEventCreate(name, eventlog.Error|eventlog.Warning|eventlog.Info); err != nil {
