@@ -196,13 +196,13 @@ func layerCases() map[string][][]*tar.Header {
 		"BigFiles": {{
 			file("big", strings.Repeat("0123456789abcdef", 200_000)), file("zeros", strings.Repeat("\x00", 3<<20)), hard("big2", "big"),
 		}},
-		"ManyFiles": {many()},
+		"ManyFiles": {many(300)},
 	}
 }
 
-func many() (hs []*tar.Header) {
+func many(each int) (hs []*tar.Header) {
 	for _, d := range []string{"a", "b", "c"} {
-		for i := range 300 {
+		for i := range each {
 			dir := strings.Repeat(d, 1+i%7)
 			hs = append(hs, file(dir+"/"+string(rune('a'+i%26))+strings.Repeat("n", i%50), strings.Repeat("data", i)))
 		}

@@ -1,6 +1,7 @@
 package testsuite
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -70,7 +71,7 @@ func driverCancelled(t *testing.T, d storage.Driver) {
 }
 
 func driverReproducible(t *testing.T, d storage.Driver) {
-	tarball := Tarball(t, append(many(), hard("link", "a/a"), soft("s", "x"))...)
+	tarball := Tarball(t, append(many(300), hard("link", "a/a"), soft("s", "x"))...)
 	unpack(t, d, 0, tarball)
 	if err := d.Create(t.Context(), storage.Layer{ID: "other", Kind: storage.Active}); err != nil {
 		t.Fatal(err)
@@ -101,9 +102,11 @@ func driverUsage(t *testing.T, d storage.Driver) {
 	}
 }
 
-func driverSideBySide(t *testing.T, d storage.Driver) {
+func driverSideBySide(t *testing.T, d storage.Driver) { driverSideBySideOf(t, d, many(300)) }
+
+func driverSideBySideOf(t *testing.T, d storage.Driver, files []*tar.Header) {
 	var wg sync.WaitGroup
-	tarball := Tarball(t, many()...)
+	tarball := Tarball(t, files...)
 	for i := range 6 {
 		wg.Go(func() {
 			l := storage.Layer{ID: fmt.Sprintf("side%d", i), Kind: storage.Active}
@@ -135,8 +138,9 @@ func driverSideBySide(t *testing.T, d storage.Driver) {
 }
 
 // driverDeep has more layers than mount options fit a page.
-func driverDeep(t *testing.T, d storage.Driver) {
-	const depth = 130
+func driverDeep(t *testing.T, d storage.Driver) { driverDeepOf(t, d, 130) }
+
+func driverDeepOf(t *testing.T, d storage.Driver, depth int) {
 	want := NewTree()
 	for i := range depth {
 		tarball := Tarball(t, file(fmt.Sprintf("f%d", i), "x"), file("last", id(i)))

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/Microsoft/go-winio"
 	"github.com/Microsoft/hcsshim"
@@ -38,8 +39,12 @@ func (hcsHost) Import(ctx context.Context, tar io.Reader, dir string, parents []
 	return kind(err)
 }
 
+// Export prepares a scratch once, as Windows does not read one that no container has begun with.
 func (hcsHost) Export(ctx context.Context, w io.Writer, dir string, parents []string) error {
-	return kind(ociwclayer.ExportLayerToTar(ctx, w, dir, parents))
+	if exists(filepath.Join(dir, scratchDisk)) {
+		return kind(ociwclayer.ExportLayerToTar(ctx, w, dir, parents))
+	}
+	return kind(exportReadOnly(ctx, w, dir, parents))
 }
 
 func (hcsHost) MakeScratch(_ context.Context, dir string, parents []string) error {
@@ -68,39 +73,38 @@ func (hcsHost) Destroy(dir string) error {
 	return kind(hcsshim.DestroyLayer(info(dir), id(dir)))
 }
 
-// Sync flushes the whole volume, as syncfs does. Layers have more files than could be opened one by one, some of which nobody may open.
+// Sync flushes the whole volume, as syncfs does, because a layer has very many files; where that cannot be, these one by one.
 func (hcsHost) Sync(dir string) error {
-	var root [windows.MAX_PATH + 1]uint16
+	if flushVolume(dir) == nil {
+		return nil
+	}
+	return flushFiles(dir)
+}
+
+func flushVolume(dir string) error {
 	path, err := windows.UTF16PtrFromString(dir)
 	if err != nil {
 		return err
 	}
+	var root [windows.MAX_PATH + 1]uint16
 	if err := windows.GetVolumePathName(path, &root[0], uint32(len(root))); err != nil {
-		return fmt.Errorf("cannot find the volume of %s: %w", dir, err)
+		return err
 	}
 	var name [64]uint16 // \\?\Volume{GUID}\ and a zero
 	if err := windows.GetVolumeNameForVolumeMountPoint(&root[0], &name[0], uint32(len(name))); err != nil {
-		return fmt.Errorf("cannot name the volume %s: %w", windows.UTF16ToString(root[:]), err)
+		return err
 	}
-	volume := windows.UTF16ToString(name[:])
-	volume = volume[:len(volume)-1] // the volume itself, not its root directory
+	volume := strings.TrimSuffix(windows.UTF16ToString(name[:]), `\`) // itself, not its root directory
 	at, err := windows.UTF16PtrFromString(volume)
 	if err != nil {
 		return err
 	}
 	h, err := windows.CreateFile(at, windows.GENERIC_READ|windows.GENERIC_WRITE, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE, nil, windows.OPEN_EXISTING, 0, 0)
 	if err != nil {
-		return fmt.Errorf("cannot open the volume of %s to flush it: %w", dir, err)
+		return err
 	}
 	defer windows.CloseHandle(h)
-	err = windows.FlushFileBuffers(h)
-	if errors.Is(err, windows.ERROR_INVALID_FUNCTION) {
-		return flushFiles(dir) // not one of NTFS or ReFS
-	}
-	if err != nil {
-		return fmt.Errorf("cannot flush the volume of %s: %w", dir, err)
-	}
-	return nil
+	return windows.FlushFileBuffers(h)
 }
 
 // flushFiles makes files durable one by one.
