@@ -9,6 +9,9 @@ import (
 const (
 	// rangeMemory is how many bytes that were fetched wait for their readers at most.
 	rangeMemory = 16 << 20
+	// minRange is what a read that goes on nowhere asks for. Starts read here and there: of 1 MiB they need a quarter, and with a
+	// quarter of that they ask as often, but for those of a thousand small files.
+	minRange = 256 << 10
 	// heapSlack is what Go's collector lets the heap grow by before it collects, in percent: most of what is on it are
 	// bytes on their way, and the server is on every host.
 	heapSlack = 50

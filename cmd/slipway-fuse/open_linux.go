@@ -49,7 +49,7 @@ func newOpener(opts options, log *slog.Logger) (*opener, error) {
 	}
 	// The scheduler retries, orders and splits ranges, so the client does none of that.
 	client := registry.New(registry.Config{UserAgent: "slipway/" + version, Streams: 1, Retries: -1})
-	scheduler := fetch.New(fetch.Options{Deadline: opts.deadline, Memory: rangeMemory, Dir: opts.cache, Disk: opts.quota, Room: c.Room})
+	scheduler := fetch.New(fetch.Options{Deadline: opts.deadline, MinRange: minRange, Memory: rangeMemory, Dir: opts.cache, Disk: opts.quota, Room: c.Room})
 	return &opener{cache: c, scheduler: scheduler, client: client, units: units}, nil
 }
 

@@ -304,8 +304,8 @@ func (b *Blob) find(class Class, off, want int64) *piece {
 	if class == Profile {
 		return b.ask(class, off, min(want, b.s.opts.MaxRange)) // a profile knows what it wants
 	}
-	st := b.stream(off, want)
-	p := b.ask(class, off, st.size)
+	st := b.stream(off)
+	p := b.ask(class, off, min(max(st.size, want), b.s.opts.MaxRange))
 	st.next, st.mark = p.end, p.end
 	b.streams = append(b.streams, st)
 	if st.long >= longRead && want < st.size {

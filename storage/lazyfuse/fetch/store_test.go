@@ -86,7 +86,7 @@ func TestDiscard(t *testing.T) {
 			}
 			_, b := begin(t, f, o)
 			mustRead(t, b, f, Profile, 0, 2*mib)
-			synctest.Wait() // until it is stored
+			synctest.Wait()  // until it is stored
 			f.data[mib] ^= 1 // what is right now
 			b.Discard(mib, 100)
 			mustRead(t, b, f, Profile, mib, 100)

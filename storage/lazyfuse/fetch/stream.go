@@ -6,24 +6,26 @@ import "slices"
 type stream struct {
 	next int64 // up to here was asked for; who goes on there is the same reader
 	mark int64 // who comes here, short of next, is given what follows next ahead of time
-	size int64 // of the last range
+	size int64 // what is asked for where less is wanted
 	long int   // ranges it has gone on for
 }
 
 const (
 	maxStreams = 16
+	// growth is how much larger each range of a stream is than the one before.
+	growth = 2
 	// longRead is from which range of a stream on the next one is asked for before somebody reads it.
 	longRead = 2
 )
 
-// stream takes out the stream that a read at off goes on with, or begins one, and says how much it asks for where want bytes are needed.
-func (b *Blob) stream(off, want int64) stream {
+// stream takes out the stream that a read at off goes on with, or begins one.
+func (b *Blob) stream(off int64) stream {
 	o := b.s.opts
 	st := stream{size: b.host.line.carries(o.MinRange)}
 	for i, s := range b.streams {
 		// Somewhat behind counts too: what lies between may be here already.
-		if off >= s.next && off-s.next <= o.MinRange/4 {
-			st.size, st.long = min(2*s.size, o.MaxRange), s.long+1
+		if off >= s.next && off-s.next <= o.MinRange/2 {
+			st.size, st.long = min(growth*s.size, o.MaxRange), s.long+1
 			b.streams = slices.Delete(b.streams, i, i+1)
 			break
 		}
@@ -31,7 +33,6 @@ func (b *Blob) stream(off, want int64) stream {
 	if len(b.streams) == maxStreams {
 		b.streams = slices.Delete(b.streams, 0, 1)
 	}
-	st.size = min(max(st.size, want), o.MaxRange)
 	return st
 }
 
@@ -61,7 +62,7 @@ func (b *Blob) passed(class Class, off int64) {
 	}
 	for i := range b.streams {
 		if st := &b.streams[i]; off >= st.mark && off < st.next {
-			st.size = min(2*st.size, b.s.opts.MaxRange)
+			st.size = min(growth*st.size, b.s.opts.MaxRange)
 			b.ahead(class, st)
 			return
 		}
