@@ -62,7 +62,7 @@ func (h *Host) beginLaunch(c Client, id uint64) (*system, error) {
 	return x.sys, nil
 }
 
-// watch waits for a process to end, in a goroutine that Shutdown doesn't wait for: processes outlive the service.
+// watch waits for a process to end, in a goroutine that lives as long as the process or the service.
 func (h *Host) watch(q *process) {
 	h.waits.Add(1)
 	go func() {
