@@ -149,7 +149,7 @@ func (c *container) Update(ctx context.Context, resources json.RawMessage, annot
 		return fmt.Errorf("cannot update container %q: it has ended: %w", c.name(), errdefs.ErrFailedPrecondition)
 	}
 	if c.record.Schema != 2 {
-		return fmt.Errorf("cannot update container %q: the limits of a container with Hyper-V isolation, a credential spec or an endpoint list are fixed: %w", c.name(), errdefs.ErrNotImplemented)
+		return fmt.Errorf("cannot update container %q: the limits of a container with Hyper-V isolation or an endpoint list are fixed: %w", c.name(), errdefs.ErrNotImplemented)
 	}
 	for _, r := range requests {
 		if err := c.system.Modify(ctx, r); err != nil {
@@ -269,6 +269,11 @@ func (c *container) awaitGone(ctx context.Context, d time.Duration) bool {
 
 // remove takes away all that Create made but the system, and is repeatable: the folder goes last.
 func (c *container) remove(ctx context.Context) error {
+	if c.record != nil && c.record.Guarded {
+		if err := c.e.host.RemoveGuard(ctx, c.record.System); err != nil {
+			return fmt.Errorf("cannot remove its credential guard: %w", err)
+		}
+	}
 	if c.record != nil && c.record.Scratch != "" {
 		if err := c.e.host.Unmount(ctx, c.record.Scratch); err != nil {
 			return fmt.Errorf("cannot unmount the layers on %s: %w", c.record.Scratch, err)

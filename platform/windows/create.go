@@ -19,8 +19,8 @@ import (
 	"github.com/slipwayd/slipway/storage"
 )
 
-// Create makes things in an order that a later executor can undo from what it finds: the folder, the record, the mount of the layers, and
-// last the system.
+// Create makes things in an order that a later executor can undo from what it finds: the folder, the record, the mount of the layers, the
+// credential guard, and last the system.
 func (e *Executor) Create(ctx context.Context, s platform.Spec) (platform.Container, error) {
 	if s.Name == "" {
 		s.Name = s.ID
@@ -46,7 +46,7 @@ func (e *Executor) create(ctx context.Context, s platform.Spec) (_ *container, e
 	}
 	c := newContainer(e, s.ID, filepath.Join(e.root, s.ID))
 	c.record = &record{
-		Name: s.Name, System: s.ID + "-" + strings.ToLower(rand.Text()[:8]), Schema: checked.Schema,
+		Name: s.Name, System: s.ID + "-" + strings.ToLower(rand.Text()[:8]), Schema: checked.Schema, Guarded: checked.Credentials != "",
 		Process: checked.Process, Terminal: s.IO.Terminal, Width: s.IO.Width, Height: s.IO.Height,
 	}
 	if !checked.HyperV && checked.Volume == "" {
@@ -95,6 +95,11 @@ func (c *container) makeSystem(ctx context.Context, checked *document.Container)
 	if checked.Namespace != "" {
 		if made.Endpoints, err = host.NamespaceEndpoints(ctx, checked.Namespace); err != nil {
 			return fmt.Errorf("cannot list the endpoints of network namespace %s: %w", checked.Namespace, err)
+		}
+	}
+	if checked.Credentials != "" {
+		if made.Guard, err = host.AddGuard(ctx, c.record.System, checked.Credentials); err != nil {
+			return fmt.Errorf("cannot set up the credential guard: %w", err)
 		}
 	}
 	doc, err := checked.Document(c.record.System, made)

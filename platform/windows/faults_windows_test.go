@@ -22,7 +22,8 @@ import (
 
 func localSpec(t *testing.T, id string, args ...string) platform.Spec {
 	t.Helper()
-	s := platformSpec(t, id, &specs.Spec{Version: specs.Version, Process: process(t, args...), Windows: &specs.Windows{}})
+	spec := &specs.Spec{Version: specs.Version, Process: process(t, args...), Windows: &specs.Windows{CredentialSpec: `{"CmsPlugins":["ActiveDirectory"]}`}}
+	s := platformSpec(t, id, spec)
 	s.Rootfs = []storage.Mount{layers(t, id)}
 	return s
 }
@@ -35,7 +36,7 @@ func TestFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer sim.Close()
-	for _, call := range []string{"ActivateLayer", "PrepareLayer", "GetLayerMountPath", "NameToGuid", "HcsCreateComputeSystem", "HcsOpenComputeSystem", "HcsRegisterComputeSystemCallback", "HcsStartComputeSystem", "HcsCreateProcess"} {
+	for _, call := range []string{"ActivateLayer", "PrepareLayer", "GetLayerMountPath", "NameToGuid", "HcsModifyServiceSettings", "HcsGetServiceProperties", "HcsCreateComputeSystem", "HcsOpenComputeSystem", "HcsRegisterComputeSystemCallback", "HcsStartComputeSystem", "HcsCreateProcess"} {
 		t.Run(call, func(t *testing.T) {
 			root := t.TempDir()
 			e, err := windows.New(windows.Config{Root: root})
@@ -44,7 +45,8 @@ func TestFaults(t *testing.T) {
 			}
 			defer e.Close()
 			s := localSpec(t, "faults-"+call, "sleep", "1")
-			if err := sim.Add(faults.Rule{Name: "fault", Call: call, Fail: hresult.AccessDenied}); err != nil {
+			defer sim.Clear()
+			if err := sim.Add(faults.Rule{Call: call, Fail: hresult.AccessDenied}); err != nil {
 				t.Fatal(err)
 			}
 			c, err := e.Create(t.Context(), s)

@@ -30,8 +30,9 @@ type record struct {
 	Name     string        `json:"name"`
 	System   string        `json:"system"` // the service's id
 	Schema   int           `json:"schema"`
-	Scratch  string        `json:"scratch"` // mounted by us and to be unmounted; "" when it was not
-	Process  specs.Process `json:"process"` // of init
+	Scratch  string        `json:"scratch"`           // mounted by us and to be unmounted; "" when it was not
+	Guarded  bool          `json:"guarded,omitempty"` // has a credential guard, to be removed
+	Process  specs.Process `json:"process"`           // of init
 	Terminal bool          `json:"terminal,omitempty"`
 	Width    uint16        `json:"width,omitempty"`
 	Height   uint16        `json:"height,omitempty"`

@@ -74,12 +74,14 @@ func TestExecutor(t *testing.T) {
 // TestUndo lets each step of Create and Start fail, and looks what is left.
 func TestUndo(t *testing.T) {
 	broken := errors.New("broken")
-	for _, step := range []string{"Mount", "LayerID", "CreateSystem", "Start", "CreateProcess"} {
+	for _, step := range []string{"Mount", "LayerID", "AddGuard", "CreateSystem", "Start", "CreateProcess"} {
 		t.Run(step, func(t *testing.T) {
 			h, root := &hcstest.Host{}, t.TempDir()
 			e := newExecutor(t, root, h)
 			h.Fail(step, broken)
-			c, err := e.Create(t.Context(), platformSpec(t, "a", ociSpec("sleep", "1")))
+			spec := ociSpec("sleep", "1")
+			spec.Windows.CredentialSpec = `{"CmsPlugins":["ActiveDirectory"]}`
+			c, err := e.Create(t.Context(), platformSpec(t, "a", spec))
 			if c != nil && err == nil {
 				if err = c.Init().Start(t.Context()); err == nil {
 					t.Fatal("Start worked")

@@ -19,6 +19,8 @@ type Container struct {
 	Volume string
 	// Namespace is the network namespace whose endpoints Document needs to be told; "" when it does not.
 	Namespace string
+	// Credentials is the credential spec for which Document needs to be told a Guard; "" when it needs none.
+	Credentials string
 	// Process is the program to start in it.
 	Process specs.Process
 
@@ -30,12 +32,12 @@ type Container struct {
 	creds     string
 }
 
-// Made is what was made for a Container: Volume where its layers are mounted, the service's ids of Layers.Parents in their order, and
-// the endpoints of Namespace.
+// Made is what was made for a Container.
 type Made struct {
-	Volume    string
-	LayerIDs  []string
-	Endpoints []string
+	Volume    string          // where its layers are mounted
+	LayerIDs  []string        // the service's ids of Layers.Parents, in their order
+	Endpoints []string        // of Namespace
+	Guard     json.RawMessage // of Credentials (ContainerCredentialGuardState)
 }
 
 // owner is what the service's tools (hcsdiag list) show as the owner of a system.
@@ -83,7 +85,7 @@ func New(h Host, oci json.RawMessage, rootfs hcs.Layers) (*Container, error) {
 }
 
 // chooseSchema prefers schema 2. Schema 1 is for old hosts and for what schema 2 can do only with objects that hcsshim's public API does
-// not make: utility VMs, instances of the credential guard, network stacks without a namespace.
+// not make: utility VMs, network stacks without a namespace.
 func (c *Container) chooseSchema(build uint16) error {
 	w := c.spec.Windows
 	creds, err := credentials(w.CredentialSpec)
@@ -98,10 +100,12 @@ func (c *Container) chooseSchema(build uint16) error {
 	if err := checkNetwork(n); err != nil {
 		return err
 	}
-	if build < firstSchema2 || c.HyperV || creds != "" || w.Servicing || len(n.EndpointList) > 0 || n.NetworkSharedContainerName != "" {
+	if build < firstSchema2 || c.HyperV || w.Servicing || len(n.EndpointList) > 0 || n.NetworkSharedContainerName != "" {
 		c.Schema = 1
 		c.Namespace = n.NetworkNamespace
+		return nil
 	}
+	c.Credentials = creds
 	return nil
 }
 
@@ -209,6 +213,7 @@ func (c *Container) schema2(m Made) *computeSystem {
 	d := &computeSystem{Owner: owner, SchemaVersion: version{2, 1}, Container: container2{
 		Storage:           storage2{Path: m.Volume + `\`},
 		MappedDirectories: c.mounts.dirs, MappedPipes: c.mounts.pipes, AssignedDevices: c.devices,
+		ContainerCredentialGuard: m.Guard,
 		// How long services of the image get to end after a signal is for the client to say, not for the 5 s that are Windows' default.
 		RegistryChanges: &registryChanges{[]registryValue{{
 			Key: registryKey{"System", `ControlSet001\Control`}, Name: "WaitToKillServiceTimeout", Type: "String", StringValue: "2147483647",

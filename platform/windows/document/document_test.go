@@ -81,6 +81,10 @@ var golden = map[string]struct {
 		s.Windows.Network = &specs.WindowsNetwork{NetworkNamespace: namespace}
 		s.Windows.Resources = &specs.WindowsResources{CPU: &specs.WindowsCPUResources{Maximum: ptr(uint16(2500))}}
 	}},
+	"hyperv-credentials": {20348, func(s *specs.Spec) {
+		s.Windows.HyperV = &specs.WindowsHyperV{}
+		s.Windows.CredentialSpec = map[string]any{"CmsPlugins": []string{"ActiveDirectory"}}
+	}},
 	"endpoints": {20348, func(s *specs.Spec) {
 		s.Windows.Network = &specs.WindowsNetwork{EndpointList: []string{endpoint}, DNSSearchList: []string{"x"}}
 		s.Windows.Devices = []specs.WindowsDevice{{ID: class, IDType: "vpci-class-guid"}}
@@ -118,12 +122,15 @@ func TestDocuments(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m := document.Made{Volume: c.Volume, LayerIDs: []string{"id-app", "id-base"}}
+			m := document.Made{Volume: c.Volume, LayerIDs: []string{"00000000-0000-0000-0000-00000000000a", "00000000-0000-0000-0000-00000000000b"}}
 			if m.Volume == "" && !c.HyperV {
 				m.Volume = `\\?\Volume{fedcba98-0123-0123-0123-456789abcdef}`
 			}
 			if c.Namespace != "" {
 				m.Endpoints = []string{endpoint}
+			}
+			if c.Credentials != "" {
+				m.Guard = json.RawMessage(`{"Cookie":"c","RpcEndpoint":"e","Transport":"LRPC","CredentialSpec":"{}"}`)
 			}
 			got, err := c.Document("system-1", m)
 			if err != nil {

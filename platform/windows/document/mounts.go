@@ -102,7 +102,7 @@ func newDirectory(h Host, m specs.Mount, schema int) (directory2, error) {
 	case err != nil:
 		return directory2{}, invalid("cannot mount %#q at %#q: %w", m.Source, m.Destination, err)
 	case !dir && schema == 1:
-		return directory2{}, invalid("cannot mount %#q: it is a file, and this container (Hyper-V isolation, a credential spec, an endpoint list, or an old host) can be given directories only", m.Source)
+		return directory2{}, invalid("cannot mount %#q: it is a file, and this container (Hyper-V isolation, an endpoint list, or an old host) can be given directories only", m.Source)
 	}
 	return directory2{HostPath: real, ContainerPath: destination}, nil
 }

@@ -15,15 +15,16 @@ type computeSystem struct {
 type version struct{ Major, Minor int }
 
 type container2 struct {
-	GuestOs           *guestOS         `json:",omitempty"`
-	Storage           storage2         //
-	MappedDirectories []directory2     `json:",omitempty"`
-	MappedPipes       []pipe           `json:",omitempty"`
-	Memory            *memory          `json:",omitempty"`
-	Processor         *processor       `json:",omitempty"`
-	Networking        *networking      `json:",omitempty"`
-	RegistryChanges   *registryChanges `json:",omitempty"`
-	AssignedDevices   []device2        `json:",omitempty"`
+	GuestOs                  *guestOS         `json:",omitempty"`
+	Storage                  storage2         //
+	MappedDirectories        []directory2     `json:",omitempty"`
+	MappedPipes              []pipe           `json:",omitempty"`
+	Memory                   *memory          `json:",omitempty"`
+	Processor                *processor       `json:",omitempty"`
+	Networking               *networking      `json:",omitempty"`
+	RegistryChanges          *registryChanges `json:",omitempty"`
+	ContainerCredentialGuard json.RawMessage  `json:",omitempty"` // as the service made it
+	AssignedDevices          []device2        `json:",omitempty"`
 }
 
 type guestOS struct{ HostName string }

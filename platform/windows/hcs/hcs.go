@@ -31,6 +31,10 @@ type Host interface {
 	LayerID(ctx context.Context, path string) (string, error)
 	// NamespaceEndpoints lists the ids of the endpoints in a network namespace of the Host Networking Service.
 	NamespaceEndpoints(ctx context.Context, namespace string) ([]string, error)
+	// AddGuard makes an instance of the container credential guard for a gMSA credential spec, which outlives us, and answers what the document
+	// of the container has to have (ContainerCredentialGuardState). RemoveGuard undoes it; one that is not there is no error.
+	AddGuard(ctx context.Context, id, credentialSpec string) (json.RawMessage, error)
+	RemoveGuard(ctx context.Context, id string) error
 	// CreateSystem makes a compute system, which does not run yet, from a document of schema 1 or 2.
 	CreateSystem(ctx context.Context, id string, document json.RawMessage) (System, error)
 	// OpenSystem finds a system that somebody has created. NotFound when there is none, or it has ended.

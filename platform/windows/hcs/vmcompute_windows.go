@@ -19,6 +19,7 @@ type vmcompute struct {
 	create, open, shut, properties, modify *windows.LazyProc
 	register, unregister, terminate        *windows.LazyProc
 	openProcess, closeProcess, signal      *windows.LazyProc
+	modifyService, serviceProperties       *windows.LazyProc
 
 	callback uintptr // of notices, made once: Windows' callbacks are never freed
 
@@ -49,6 +50,7 @@ func openVmcompute() (*vmcompute, error) {
 		register: dll.NewProc("HcsRegisterComputeSystemCallback"), unregister: dll.NewProc("HcsUnregisterComputeSystemCallback"),
 		terminate:   dll.NewProc("HcsTerminateComputeSystem"),
 		openProcess: dll.NewProc("HcsOpenProcess"), closeProcess: dll.NewProc("HcsCloseProcess"), signal: dll.NewProc("HcsSignalProcess"),
+		modifyService: dll.NewProc("HcsModifyServiceSettings"), serviceProperties: dll.NewProc("HcsGetServiceProperties"),
 		waiting: map[uintptr]chan notice{},
 	}
 	v.callback = windows.NewCallback(func(kind, number, status uintptr, data *uint16) uintptr {
@@ -227,4 +229,25 @@ func (v *vmcompute) signalProcess(system uintptr, pid int, options string) error
 	}
 	defer func() { _ = call(v.closeProcess, nil, process) }()
 	return call(v.signal, &result, process, uintptr(unsafe.Pointer(text)), uintptr(unsafe.Pointer(&result)))
+}
+
+// changeService changes the service's own settings, by a document (ModificationRequest).
+func (v *vmcompute) changeService(request string) error {
+	text, err := windows.UTF16PtrFromString(request)
+	if err != nil {
+		return err
+	}
+	var result *uint16
+	return call(v.modifyService, &result, uintptr(unsafe.Pointer(text)), uintptr(unsafe.Pointer(&result)))
+}
+
+// askService answers a document (ServiceProperties) for a query (PropertyQuery).
+func (v *vmcompute) askService(query string) (string, error) {
+	text, err := windows.UTF16PtrFromString(query)
+	if err != nil {
+		return "", err
+	}
+	var properties, result *uint16
+	err = call(v.serviceProperties, &result, uintptr(unsafe.Pointer(text)), uintptr(unsafe.Pointer(&properties)), uintptr(unsafe.Pointer(&result)))
+	return take(&properties), err
 }

@@ -31,6 +31,7 @@ type Host struct {
 	pid     int
 	systems map[string]*system
 	mounts  map[string]bool
+	guards  map[string]bool
 	docs    []json.RawMessage
 }
 
@@ -53,7 +54,7 @@ func (h *Host) failing(operation string) error {
 	return err
 }
 
-// Left names what exists: systems and mounts.
+// Left names what exists: systems, mounts and credential guards.
 func (h *Host) Left() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -63,6 +64,9 @@ func (h *Host) Left() []string {
 	}
 	for path := range h.mounts {
 		left = append(left, "mount "+path)
+	}
+	for id := range h.guards {
+		left = append(left, "guard "+id)
 	}
 	slices.Sort(left)
 	return left
@@ -136,6 +140,23 @@ func (h *Host) NamespaceEndpoints(ctx context.Context, namespace string) ([]stri
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return []string{"E" + namespace[1:]}, h.failing("NamespaceEndpoints")
+}
+
+func (h *Host) AddGuard(ctx context.Context, id, credentialSpec string) (json.RawMessage, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.guards == nil {
+		h.guards = map[string]bool{}
+	}
+	h.guards[id] = true // also when it fails: a crash in between leaves it so
+	return json.RawMessage(`{"Cookie":"c","RpcEndpoint":"e","Transport":"LRPC"}`), h.failing("AddGuard")
+}
+
+func (h *Host) RemoveGuard(ctx context.Context, id string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.guards, id)
+	return h.failing("RemoveGuard")
 }
 
 func (h *Host) CreateSystem(ctx context.Context, id string, document json.RawMessage) (hcs.System, error) {
