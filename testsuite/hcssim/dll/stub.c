@@ -1,6 +1,7 @@
 /* The stub of vmcompute.dll, computenetwork.dll: every function that hcsshim and Slipway call, each a message to hcssimd.
  *
- * One source makes both DLLs. It owns connections to hcssimd (whose address is in C:\hcssim\addr) and the caller's callbacks;
+ * One source makes both DLLs. It owns connections to hcssimd (whose address is in C:\hcssim\addr, or the file that the environment
+ * variable HCSSIM_ADDR names, so that a test can have a simulator of its own) and the caller's callbacks;
  * it knows nothing of what the functions mean. The protocol is that of testsuite/hcssim/wire. When hcssimd isn't there, calls
  * answer ERROR_SERVICE_NOT_ACTIVE, as Windows does when the service is stopped; when it dies in the middle,
  * RPC_S_CALL_FAILED, and the callbacks hear HcsNotificationServiceDisconnect.
@@ -97,7 +98,9 @@ static SOCKET dial(const char *purpose) {
   char text[128] = "", token[64] = "", hello[64];
   unsigned port = 0;
   DWORD n = 0;
-  HANDLE f = CreateFileW(L"C:\\hcssim\\addr", GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING, 0, NULL);
+  WCHAR file[1024];
+  DWORD set = GetEnvironmentVariableW(L"HCSSIM_ADDR", file, 1024);
+  HANDLE f = CreateFileW(set && set < 1024 ? file : L"C:\\hcssim\\addr", GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING, 0, NULL);
   if (f == INVALID_HANDLE_VALUE) return INVALID_SOCKET;
   BOOL ok = ReadFile(f, text, sizeof text - 1, &n, NULL);
   CloseHandle(f);
