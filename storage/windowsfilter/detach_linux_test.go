@@ -40,7 +40,7 @@ func (h detaching) Detach(dir string) error {
 func TestRemoveDetachesWhatACrashLeftAttached(t *testing.T) {
 	d, host := openStack(t)
 	create(t, d, active("3", "2", "1"))
-	held := filepath.Join(d.root.Dir(), "3")
+	held := filepath.Join(d.root.Dir(), "layer3")
 	if err := immutable(held, true); err != nil {
 		t.Skip("this needs root and a file system with flags:", err)
 	}
@@ -53,7 +53,7 @@ func TestRemoveDetachesWhatACrashLeftAttached(t *testing.T) {
 	if err := d.Remove(t.Context(), "3"); err != nil {
 		t.Fatal(err)
 	}
-	if exists(held) || !slices.Contains(host.calls, "Detach scratch-3") {
+	if exists(held) || !slices.Contains(host.calls, "Detach scratch3") {
 		t.Errorf("it is still there: %v", host.calls)
 	}
 }

@@ -1,7 +1,7 @@
 // Package windowsfilter is the driver of package storage that keeps layers in the form that Windows' container filter (wcifs) stacks: a
 // directory with Files, Hives and UtilityVM for each, and a virtual disk on top of them for what a container writes.
 //
-// It owns its root directory. Of the layer with some id, ID/ID holds what is read only and ID/scratch-ID the virtual disk
+// It owns its root directory. Of the layer with some id, layerID/layerID holds what is read only and layerID/scratchID the virtual disk
 // (sandbox.vhdx) of what is written; Windows names layers by the last part of their paths, so both are unlike all others. Mounts are
 // containerd's: type windows-layer, the option parentLayerPaths= with a JSON list, nearest first. It keeps no database and mounts nothing.
 //

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/containerd/errdefs"
 
@@ -58,8 +59,19 @@ type paths struct {
 	parents []string // nearest first
 }
 
+// layerPrefix begins the names of layers' directories: ids alone would be con, aux and com1 some day, which are devices.
+const layerPrefix = "layer"
+
 func layerPaths(dir, id string) paths {
-	return paths{own: filepath.Join(dir, id), scratch: filepath.Join(dir, "scratch-"+id)}
+	return paths{own: filepath.Join(dir, layerPrefix+id), scratch: filepath.Join(dir, "scratch"+id)}
+}
+
+// dir answers where a layer is. InvalidArgument for what is no id, NotFound when there is none.
+func (d *Driver) dir(id string) (string, error) {
+	if id == "" {
+		return "", fmt.Errorf("a layer needs an id: %w", errdefs.ErrInvalidArgument)
+	}
+	return d.root.Path(layerPrefix + id)
 }
 
 // paths answers where a layer and its parents are. NotFound unless all of them are there.
@@ -68,7 +80,7 @@ func (d *Driver) paths(l storage.Layer) (paths, error) {
 	if err != nil {
 		return paths{}, err
 	}
-	dir, err := d.root.Path(l.ID)
+	dir, err := d.dir(l.ID)
 	p := layerPaths(dir, l.ID)
 	p.parents = parents
 	return p, err
@@ -77,7 +89,7 @@ func (d *Driver) paths(l storage.Layer) (paths, error) {
 func (d *Driver) parents(l storage.Layer) ([]string, error) {
 	parents := make([]string, len(l.Parents))
 	for i, id := range l.Parents {
-		dir, err := d.root.Path(id)
+		dir, err := d.dir(id)
 		if err != nil {
 			return nil, fmt.Errorf("parent: %w", err)
 		}
@@ -93,10 +105,13 @@ func (d *Driver) Create(ctx context.Context, l storage.Layer) error {
 		return fmt.Errorf("cannot make layer %s: %w", l.ID, err)
 	}
 	size, err := scratchSize(l.Labels)
+	if err == nil && l.ID == "" {
+		err = fmt.Errorf("it needs an id: %w", errdefs.ErrInvalidArgument)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot make layer %s: %w", l.ID, err)
 	}
-	return d.root.Create(l.ID, func(dir string) error {
+	return d.root.Create(layerPrefix+l.ID, func(dir string) error {
 		p := layerPaths(dir, l.ID)
 		p.parents = parents
 		if err := os.Mkdir(p.own, 0o700); err != nil {
@@ -167,7 +182,7 @@ func (d *Driver) diff(ctx context.Context, l storage.Layer, w io.Writer) error {
 
 // Usage implements storage.Driver. It counts the lengths of files, each name for itself.
 func (d *Driver) Usage(ctx context.Context, id string) (u storage.Usage, err error) {
-	dir, err := d.root.Path(id)
+	dir, err := d.dir(id)
 	if err != nil {
 		return u, err
 	}
@@ -201,23 +216,31 @@ func (d *Driver) Usage(ctx context.Context, id string) (u storage.Usage, err err
 
 // Remove implements storage.Driver. Unavailable while something is attached that cannot be detached.
 func (d *Driver) Remove(_ context.Context, id string) error {
-	err := d.root.Remove(id)
+	err := d.root.Remove(layerPrefix + id)
 	if err == nil || !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	// Windows renames no directory of which something is open, such as a disk that stayed attached when its container's owner died.
-	dir, pathErr := d.root.Path(id)
+	dir, pathErr := d.dir(id)
 	if pathErr != nil {
 		return err
 	}
 	if detach := d.host.Detach(layerPaths(dir, id).scratch); detach != nil {
 		return fmt.Errorf("%w: its disk stays attached: %w: %w", err, detach, errdefs.ErrUnavailable)
 	}
-	return d.root.Remove(id)
+	return d.root.Remove(layerPrefix + id)
 }
 
 // List implements storage.Driver.
-func (d *Driver) List(context.Context) ([]string, error) { return d.root.List() }
+func (d *Driver) List(context.Context) (ids []string, err error) {
+	names, err := d.root.List()
+	for _, name := range names {
+		if id, ok := strings.CutPrefix(name, layerPrefix); ok && id != "" {
+			ids = append(ids, id)
+		}
+	}
+	return ids, err
+}
 
 func exists(path string) bool {
 	_, err := os.Lstat(path)

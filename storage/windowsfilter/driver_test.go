@@ -109,18 +109,18 @@ func quoted(s string) string {
 func TestScratch(t *testing.T) {
 	d, host := openStack(t)
 	create(t, d, active("3", "2", "1"))
-	has(t, d, "3/scratch-3/sandbox.vhdx", true)
+	has(t, d, "layer3/scratch3/sandbox.vhdx", true)
 	if slices.ContainsFunc(host.calls, func(c string) bool { return strings.HasPrefix(c, "MakeScratch") }) {
 		t.Error("Windows was asked for a disk though the base has a template")
 	}
 	create(t, d, unpacked("4", "2", "1"))
-	has(t, d, "4/scratch-4", false)
+	has(t, d, "layer4/scratch4", false)
 
-	if err := os.Remove(filepath.Join(d.root.Dir(), "1", "1", templateDisk)); err != nil {
+	if err := os.Remove(filepath.Join(d.root.Dir(), "layer1", "layer1", templateDisk)); err != nil {
 		t.Fatal(err)
 	}
 	create(t, d, active("5", "2", "1"))
-	if !slices.Contains(host.calls, "MakeScratch scratch-5") {
+	if !slices.Contains(host.calls, "MakeScratch scratch5") {
 		t.Errorf("without a template: %v", host.calls)
 	}
 	host.fail["MakeScratch"] = errors.New("no disk")
@@ -157,7 +157,7 @@ func TestScratchSize(t *testing.T) {
 		if errdefs.IsInvalidArgument(err) != test.bad {
 			t.Errorf("%v: %v", test.labels, err)
 		}
-		got := slices.ContainsFunc(host.calls, func(c string) bool { return c == test.want+" scratch-"+l.ID })
+		got := slices.ContainsFunc(host.calls, func(c string) bool { return c == test.want+" scratch"+l.ID })
 		if got != (test.want != "") {
 			t.Errorf("%v: want %q in %v", test.labels, test.want, host.calls)
 		}
@@ -194,7 +194,7 @@ func TestErrorsOfWindowsAreToldApart(t *testing.T) {
 func written(t *testing.T, d *Driver, id string) {
 	t.Helper()
 	data := pack(t, dir("Files"), reg("Files/written", "x"), reg("Files/.wh.new", ""), dir("Hives"), reg("Hives/System_Delta", "regf"))
-	if err := os.WriteFile(filepath.Join(d.root.Dir(), id, "scratch-"+id, scratchDisk), data, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(d.root.Dir(), "layer"+id, "scratch"+id, scratchDisk), data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -212,8 +212,8 @@ func TestSealTurnsAScratchIntoALayer(t *testing.T) {
 	if err != nil || u.Inodes == 0 {
 		t.Fatalf("Seal: %+v, %v", u, err)
 	}
-	has(t, d, "3/scratch-3", false)
-	has(t, d, "3/3/Files", true)
+	has(t, d, "layer3/scratch3", false)
+	has(t, d, "layer3/layer3/Files", true)
 	l.Kind = storage.Committed
 	if err := d.Diff(t.Context(), l, &after); err != nil {
 		t.Fatal(err)
@@ -235,19 +235,19 @@ func TestSealAgain(t *testing.T) {
 		if _, err := d.Seal(t.Context(), l); err == nil {
 			t.Fatalf("%s: no error", step)
 		}
-		has(t, d, "3/scratch-3/sandbox.vhdx", true)
+		has(t, d, "layer3/scratch3/sandbox.vhdx", true)
 		clear(host.fail)
 		if _, err := d.Seal(t.Context(), l); err != nil {
 			t.Errorf("after %s failed: %v", step, err)
 		}
-		has(t, d, "3/3/Files", true)
-		has(t, d, "3/scratch-3", false)
+		has(t, d, "layer3/layer3/Files", true)
+		has(t, d, "layer3/scratch3", false)
 	}
 }
 
 func TestOpenSweepsWhatACrashLeft(t *testing.T) {
 	d, _ := openStack(t)
-	for _, name := range []string{".new/7/7/Files", ".new/7/scratch-7", ".trash/8-XYZ/8/Files"} {
+	for _, name := range []string{".new/layer7/layer7/Files", ".new/layer7/scratch7", ".trash/layer8-XYZ/layer8/Files"} {
 		if err := os.MkdirAll(filepath.Join(d.root.Dir(), name), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -258,7 +258,7 @@ func TestOpenSweepsWhatACrashLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	slices.Sort(host.calls)
-	if want := []string{"Destroy 7", "Destroy 8", "Destroy scratch-7"}; !slices.Equal(host.calls, want) {
+	if want := []string{"Destroy layer7", "Destroy layer8", "Destroy scratch7"}; !slices.Equal(host.calls, want) {
 		t.Errorf("calls %v, want %v: layers are deleted by Windows", host.calls, want)
 	}
 	if ids, err := d.List(t.Context()); err != nil || !slices.Equal(ids, []string{"1", "2"}) {
@@ -294,5 +294,25 @@ func TestBadLayersLeaveNothing(t *testing.T) {
 	}
 	if after := files(t, d); !slices.Equal(before, after) {
 		t.Errorf("left %v, was %v", after, before)
+	}
+}
+
+// Ids are numbers of base 36; some are names of devices.
+func TestIDsThatAreDevices(t *testing.T) {
+	d, _ := openStack(t)
+	for _, id := range []string{"con", "aux", "nul", "prn", "com1", "lpt9"} {
+		create(t, d, active(id, "2", "1"))
+		m, err := d.Mounts(t.Context(), active(id, "2", "1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for part := range strings.SplitSeq(filepath.ToSlash(m[0].Source), "/") {
+			if reserved(part) {
+				t.Errorf("layer %s is at %s", id, m[0].Source)
+			}
+		}
+		if err := d.Remove(t.Context(), id); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -79,7 +79,7 @@ func diffNames(t *testing.T, d *Driver, l storage.Layer) []string {
 
 func TestImportOverHCS(t *testing.T) {
 	d := realStack(t)
-	base := filepath.Join(d.root.Dir(), "1", "1")
+	base := filepath.Join(d.root.Dir(), "layer1", "layer1")
 	for _, name := range []string{templateDisk, `UtilityVM\SystemTemplate.vhdx`, `Files\link.txt`} {
 		if !exists(filepath.Join(base, name)) {
 			t.Errorf("the base has no %s", name)
@@ -127,7 +127,7 @@ func TestScratchOverHCS(t *testing.T) {
 // Without a template in the base, Windows makes the disk.
 func TestScratchWithoutTemplateOverHCS(t *testing.T) {
 	d := realStack(t)
-	if err := os.Remove(filepath.Join(d.root.Dir(), "1", "1", templateDisk)); err != nil {
+	if err := os.Remove(filepath.Join(d.root.Dir(), "layer1", "layer1", templateDisk)); err != nil {
 		t.Fatal(err)
 	}
 	l := storage.Layer{ID: "3", Kind: storage.Active, Parents: []string{"2", "1"}}
@@ -137,7 +137,7 @@ func TestScratchWithoutTemplateOverHCS(t *testing.T) {
 	if m, err := d.Mounts(t.Context(), l); err != nil || !exists(filepath.Join(m[0].Source, scratchDisk)) {
 		t.Fatalf("Mounts: %+v, %v", m, err)
 	}
-	if err := d.host.Detach(layerPaths(filepath.Join(d.root.Dir(), "3"), "3").scratch); err != nil {
+	if err := d.host.Detach(layerPaths(filepath.Join(d.root.Dir(), "layer3"), "3").scratch); err != nil {
 		t.Logf("Detach of what is not attached: %v", err)
 	}
 }
