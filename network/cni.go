@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
+	cnitypes "github.com/containernetworking/cni/pkg/types"
 	types "github.com/containernetworking/cni/pkg/types/100"
 )
 
@@ -204,6 +205,23 @@ func (c *cni) detach(ctx context.Context, p Pod) error {
 		return err
 	}
 	if err := c.libcni.DelNetworkList(ctx, list, rt); err != nil {
+		return fmt.Errorf("network %s: %w", list.Name, err)
+	}
+	return nil
+}
+
+func (c *cni) collect(ctx context.Context, live []string) error {
+	list, err := c.list("")
+	if errdefs.IsFailedPrecondition(err) {
+		return nil // without a network there is nothing to free
+	} else if err != nil {
+		return err
+	}
+	args := &libcni.GCArgs{}
+	for _, id := range live {
+		args.ValidAttachments = append(args.ValidAttachments, cnitypes.GCAttachment{ContainerID: id, IfName: ifName})
+	}
+	if err := c.libcni.GCNetworkList(ctx, list, args); err != nil {
 		return fmt.Errorf("network %s: %w", list.Name, err)
 	}
 	return nil

@@ -143,3 +143,34 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("plugin that fails: %v", err)
 	}
 }
+
+// TestCollect: plugins are told whose attachments hold, and those of ours that do not are undone.
+func TestCollect(t *testing.T) {
+	f := newFixture(t)
+	if err := f.Collect(t.Context(), nil); err != nil {
+		t.Errorf("without a network: %v", err)
+	}
+	f.configure("10-a.conflist", "net-a")
+	for _, id := range []string{"pod1", "pod2"} {
+		if _, err := f.Attach(t.Context(), Pod{ID: id, Name: "web", Namespace: "ns", NetNS: f.dir}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.calls()
+	if err := f.Collect(t.Context(), []string{"pod2"}); err != nil {
+		t.Fatal(err)
+	}
+	calls := f.calls()
+	for _, want := range []string{"DEL pod1", "GC ", `"containerID":"pod2"`} {
+		if !strings.Contains(calls, want) {
+			t.Errorf("%q is not in %s", want, calls)
+		}
+	}
+	if strings.Contains(calls, "DEL pod2") {
+		t.Errorf("a pod that lives was detached: %s", calls)
+	}
+	f.write("fail-GC", "")
+	if err := f.Collect(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "not today") {
+		t.Errorf("a plugin that fails: %v", err)
+	}
+}

@@ -57,5 +57,9 @@ func (c *CNI) Attach(ctx context.Context, p Pod) (Attachment, error) { return c.
 // Detach takes a pod off its network. It may be repeated, and for a pod that never was attached it does nothing.
 func (c *CNI) Detach(ctx context.Context, p Pod) error { return c.detach(ctx, p) }
 
+// Collect has plugins free what they hold for pods that are not among those with the ids live: what a crash of a plugin or a lost disk left, also
+// of others that use the same networks (CNI SPEC.md, GC; plugins before 1.1 know of none).
+func (c *CNI) Collect(ctx context.Context, live []string) error { return c.collect(ctx, live) }
+
 // Status is nil when there is a configuration, its plugins are there and say that they are ready.
 func (c *CNI) Status(ctx context.Context) error { return c.status(ctx) }

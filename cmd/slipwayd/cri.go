@@ -29,6 +29,7 @@ type criConfig struct {
 	SELinux        bool                     `toml:"selinux"`
 	CNIConfDir     string                   `toml:"cni_conf_dir"`
 	CNIBinDirs     []string                 `toml:"cni_bin_dirs"`
+	CNIGC          bool                     `toml:"cni_gc"`
 	CDISpecDirs    []string                 `toml:"cdi_spec_dirs"`
 	StreamAddress  string                   `toml:"stream_address"`
 	StreamCert     string                   `toml:"stream_tls_cert"`
@@ -103,6 +104,8 @@ selinux = false
 # Network configuration of pods (CNI): the first file by name. It is read again when it changes.
 cni_conf_dir = %q
 cni_bin_dirs = %s
+# At each start have plugins free addresses of pods that are not here (CNI 1.1, GC). Only where nobody else uses the same networks: theirs go too.
+cni_gc = false
 # Where vendors describe devices that containers may name (Container Device Interface).
 cdi_spec_dirs = ["/etc/cdi", "/var/run/cdi"]
 # How many images are pulled side by side at most; 0 for any number, as kubelet has a bound of its own.
@@ -213,7 +216,7 @@ func wirePods(c config, eng *engine.Engine, plugins *nri.Plugins, holder string,
 	conf := pods.Config{
 		State: filepath.Clean(c.State), DefaultRuntime: c.CRI.DefaultRuntime, Runtimes: runtimes, Pause: c.CRI.Pause, PauseImage: c.CRI.PauseImage,
 		Holder: holder, SystemdCgroup: c.CRI.SystemdCgroup, SELinux: c.CRI.SELinux, CDISpecDirs: c.CRI.CDISpecDirs, Network: cni, Log: log,
-		ParallelPulls: c.CRI.ParallelPulls, Patience: engine.Patience{For: c.CRI.PullTimeout.Duration, Bytes: c.CRI.PullLeast.Bytes},
+		CollectNetwork: c.CRI.CNIGC, ParallelPulls: c.CRI.ParallelPulls, Patience: engine.Patience{For: c.CRI.PullTimeout.Duration, Bytes: c.CRI.PullLeast.Bytes},
 	}
 	if plugins != nil {
 		conf.Plugins = plugins

@@ -49,6 +49,7 @@ type Config struct {
 	SELinux        bool     // labels are honoured; without, they are ignored
 	CDISpecDirs    []string // where vendors describe devices
 	Network        Network
+	CollectNetwork bool            // Restore frees what networks hold for pods that are not here
 	ParallelPulls  int             // images pulled side by side; 0 for any number
 	Patience       engine.Patience // with pulls
 	Plugins        Plugins         // nil for none
@@ -72,6 +73,7 @@ type Runtime struct {
 type Network interface {
 	Attach(ctx context.Context, p network.Pod) (network.Attachment, error)
 	Detach(ctx context.Context, p network.Pod) error
+	Collect(ctx context.Context, live []string) error
 	Status(ctx context.Context) error
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
@@ -53,7 +54,32 @@ func (m *Manager) Restore(ctx context.Context) error {
 	for _, c := range m.all() {
 		m.catchUp(ctx, c)
 	}
-	return errors.Join(m.clearDirectories(ctx), m.clearLeases(ctx))
+	err = errors.Join(m.clearDirectories(ctx), m.clearLeases(ctx))
+	m.collectNetwork(ctx)
+	return err
+}
+
+// collectTimeout bounds it: pods run without.
+const collectTimeout = 20 * time.Second
+
+// collectNetwork comes before any pod can be attached, which would not be on the list.
+func (m *Manager) collectNetwork(ctx context.Context) {
+	if !m.conf.CollectNetwork || m.conf.Network == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, collectTimeout)
+	defer cancel()
+	m.mu.Lock()
+	var live []string
+	for id, p := range m.pods {
+		if !p.record.Stopped {
+			live = append(live, id)
+		}
+	}
+	m.mu.Unlock()
+	if err := m.conf.Network.Collect(ctx, live); err != nil {
+		m.conf.Log.Warn("plugins cannot free what the network holds for pods that are gone", "err", err)
+	}
 }
 
 // clearLeases releases images that were volumes of pods which are gone, or ended with the last boot.

@@ -107,14 +107,21 @@ func (m *Manager) saveLimits(ctx context.Context, c *container, limits *specs.Li
 	return err
 }
 
-// UpdatePod records what a pod's containers may use together. The cgroup of the pod is kubelet's own and is not touched.
+// UpdatePod records what a pod's containers may use together, and tells plugins. The cgroup of the pod is kubelet's own, which has changed it
+// before it calls (CRI's UpdatePodSandboxResources), and is not touched.
 func (m *Manager) UpdatePod(ctx context.Context, id string, overhead, resources *spec.Resources) error {
 	m.mu.Lock()
 	p, err := find(m.pods, "pod", id)
+	m.mu.Unlock()
 	if err != nil {
-		m.mu.Unlock()
 		return err
 	}
+	if m.conf.Plugins.Active() {
+		if err := m.conf.Plugins.UpdatePod(ctx, m.pluginPod(p), m.limits(overhead), m.limits(resources)); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
 	next := *p.record.Spec
 	if overhead != nil {
 		next.Overhead = overhead
@@ -125,7 +132,11 @@ func (m *Manager) UpdatePod(ctx context.Context, id string, overhead, resources 
 	p.record.Spec = &next
 	record := p.record
 	m.mu.Unlock()
-	return m.savePod(ctx, p.id, record)
+	if err := m.savePod(ctx, p.id, record); err != nil {
+		return err
+	}
+	m.mention(ctx, nri.PodUpdated, p, nil)
+	return nil
 }
 
 // ReopenLog has a container's log written to a new file of the same name, after somebody moved the old one away.

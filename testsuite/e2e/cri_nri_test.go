@@ -50,6 +50,10 @@ func (p *plugin) RunPodSandbox(_ context.Context, pod *api.PodSandbox) error {
 	}
 	return nil
 }
+func (p *plugin) UpdatePodSandbox(_ context.Context, _ *api.PodSandbox, _, r *api.LinuxResources) error {
+	p.note(fmt.Sprintf("update pod to %d shares", r.GetCpu().GetShares().GetValue()))
+	return nil
+}
 func (p *plugin) StopPodSandbox(context.Context, *api.PodSandbox) error {
 	p.note("stop pod")
 	return nil
@@ -153,6 +157,9 @@ func TestPlugins(t *testing.T) {
 	if st := k.status(t, id); err != nil || st.Resources.Linux.CpuShares != 501 {
 		t.Errorf("limits after the change: %v, %v", st.Resources, err)
 	}
+	if _, err := k.UpdatePodSandboxResources(t.Context(), &runtime.UpdatePodSandboxResourcesRequest{PodSandboxId: podID, Resources: &runtime.LinuxContainerResources{CpuShares: 800}}); err != nil {
+		t.Error(err)
+	}
 	late := plug(t, d)
 	if got := late.take(); !slices.Equal(got, []string{"synchronize 1 1"}) {
 		t.Errorf("the second plugin is told of %q", got)
@@ -173,7 +180,7 @@ func TestPlugins(t *testing.T) {
 	if _, err := k.RemovePodSandbox(t.Context(), &runtime.RemovePodSandboxRequest{PodSandboxId: podID}); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"run default", "create main", "created", "start", "started with a pid: true", "update to 500 shares", "stopped with code 5", "stop pod", "remove", "remove pod"}
+	want := []string{"run default", "create main", "created", "start", "started with a pid: true", "update to 500 shares", "update pod to 800 shares", "stopped with code 5", "stop pod", "remove", "remove pod"}
 	if got := p.take(); !slices.Equal(got, want) {
 		t.Errorf("the plugin saw %q", got)
 	}

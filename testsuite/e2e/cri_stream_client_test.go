@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -44,7 +45,12 @@ func (o *output) String() string {
 // dialStreams opens streams over SPDY: stdin, stdout, stderr, resize.
 func dialStreams(t *testing.T, url string, names ...string) *remote {
 	t.Helper()
-	r := &remote{t: t, conn: dialSPDY(t, url, "v4.channel.k8s.io"), all: map[string]httpstream.Stream{}}
+	return dialStreamsTLS(t, nil, url, names...)
+}
+
+func dialStreamsTLS(t *testing.T, conf *tls.Config, url string, names ...string) *remote {
+	t.Helper()
+	r := &remote{t: t, conn: dialSPDY(t, conf, url, "v4.channel.k8s.io"), all: map[string]httpstream.Stream{}}
 	for _, name := range append([]string{"error"}, names...) {
 		s, err := r.conn.CreateStream(http.Header{"streamType": {name}})
 		if err != nil {
@@ -60,9 +66,9 @@ func dialStreams(t *testing.T, url string, names ...string) *remote {
 	return r
 }
 
-func dialSPDY(t *testing.T, url, protocol string) httpstream.Connection {
+func dialSPDY(t *testing.T, conf *tls.Config, url, protocol string) httpstream.Connection {
 	t.Helper()
-	rt, err := spdy.NewRoundTripper(nil)
+	rt, err := spdy.NewRoundTripper(conf)
 	if err != nil {
 		t.Fatal(err)
 	}

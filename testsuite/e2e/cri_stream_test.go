@@ -142,7 +142,7 @@ func TestPortForward(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn := dialSPDY(t, resp.Url, "portforward.k8s.io")
+	conn := dialSPDY(t, nil, resp.Url, "portforward.k8s.io")
 	forward := func(n int, port string) (answer, problem string) {
 		t.Helper()
 		head := http.Header{}
