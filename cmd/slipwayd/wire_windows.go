@@ -14,7 +14,7 @@ const windowsName = "windows"
 
 // openDrivers opens the one driver that Windows has. Layers are never served before they are here: there is no FUSE.
 func openDrivers(c config, log *slog.Logger) (d drivers, err error) {
-	host, err := windowsfilter.NewHost()
+	host, err := windowsfilter.NewHost(filepath.Join(c.Root, "windowsfilter-temp"))
 	if err != nil {
 		return d, err
 	}

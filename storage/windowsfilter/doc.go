@@ -9,7 +9,8 @@
 // What only Windows can do is behind Host: NewHost has it from hcsshim.
 //
 // What a crash leaves: see package layerdir. A layer is durable once Apply or Seal returned. Where hcsshim unpacks a layer that has
-// parents it works in a directory hcs* of the system's temporary directory, and a crash leaves that one behind.
+// parents it works in a directory hcs* of the system's temporary directory, which the next NewHost deletes. Of a diff that a crash cuts, such a
+// directory stays there.
 package windowsfilter
 
 import "github.com/slipwayd/slipway/storage"

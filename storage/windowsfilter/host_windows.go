@@ -18,25 +18,29 @@ import (
 )
 
 // hcsHost is the Host that Windows' own functions for layers make, which hcsshim calls.
-type hcsHost struct{}
+type hcsHost struct{ temps *temps }
 
 // NewHost answers the Host of this machine. It gives the process, for good, the privileges that reading and writing of foreign
-// files' owners, access lists and contents takes; PermissionDenied when it cannot have them.
-func NewHost() (Host, error) {
+// files' owners, access lists and contents takes; PermissionDenied when it cannot have them. In the directory notes, which it makes and no
+// other process may use, it keeps what the next NewHost has to delete after a crash, and deletes that.
+func NewHost(notes string) (Host, error) {
 	err := winio.EnableProcessPrivileges([]string{winio.SeBackupPrivilege, winio.SeRestorePrivilege, winio.SeSecurityPrivilege})
 	if err != nil {
 		return nil, fmt.Errorf("layers need the backup, restore and security privileges, run as administrator: %w: %w", err, errdefs.ErrPermissionDenied)
 	}
-	return hcsHost{}, nil
+	t, err := openTemps(notes)
+	return hcsHost{t}, err
 }
 
 // info and id name a directory for hcsshim's functions, which take it in two parts.
 func info(dir string) hcsshim.DriverInfo { return hcsshim.DriverInfo{HomeDir: filepath.Dir(dir)} }
 func id(dir string) string               { return filepath.Base(dir) }
 
-func (hcsHost) Import(ctx context.Context, tar io.Reader, dir string, parents []string) error {
-	_, err := ociwclayer.ImportLayerFromTar(ctx, tar, dir, parents)
-	return kind(err)
+func (h hcsHost) Import(ctx context.Context, tar io.Reader, dir string, parents []string) error {
+	return kind(h.temps.during(tar, func(tar io.Reader) error {
+		_, err := ociwclayer.ImportLayerFromTar(ctx, tar, dir, parents)
+		return err
+	}))
 }
 
 // Export prepares a scratch once, as Windows does not read one that no container has begun with.

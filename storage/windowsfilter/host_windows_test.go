@@ -20,7 +20,7 @@ import (
 
 func openReal(t *testing.T) *Driver {
 	t.Helper()
-	host, err := NewHost()
+	host, err := NewHost(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
