@@ -176,7 +176,7 @@ func (c *cni) attach(ctx context.Context, p Pod) (Attachment, error) {
 // detach prefers the configuration that the pod was attached with, which libcni kept.
 func (c *cni) detach(ctx context.Context, p Pod) error {
 	rt := p.runtime()
-	if _, err := os.Stat(p.NetNS); errors.Is(err, fs.ErrNotExist) {
+	if gone(p.NetNS) {
 		rt.NetNS = "" // plugins then free what they have besides the interface
 	}
 	attached, err := c.libcni.GetCachedAttachments(p.ID)

@@ -13,7 +13,7 @@ import (
 // Pod is what a network needs to know.
 type Pod struct {
 	ID, Name, Namespace, UID string
-	NetNS                    string // path of its network namespace; it may be gone for Detach
+	NetNS                    string // path of its network namespace, on Windows its GUID; it may be gone for Detach
 	ConfigDir                string // instead of Config.ConfigDir, for its runtime class
 	Ports                    []Port
 	Annotations              map[string]string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"runtime"
@@ -111,4 +112,10 @@ func parseDev(text string) []Interface {
 		})
 	}
 	return all
+}
+
+// gone says whether a network namespace is there no more.
+func gone(netns string) bool {
+	_, err := os.Stat(netns)
+	return errors.Is(err, fs.ErrNotExist)
 }

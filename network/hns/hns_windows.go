@@ -124,8 +124,7 @@ func (s *Service) NewNamespace(ctx context.Context, id string) error {
 	if _, err := hcn.GetNamespaceByID(id); err == nil {
 		return nil
 	}
-	n := hcn.NewNamespace(hcn.NamespaceTypeHostDefault)
-	n.Id, n.Type = id, hcn.NamespaceTypeHost
+	n := hcn.HostComputeNamespace{Id: id, SchemaVersion: hcn.V2SchemaVersion()}
 	if _, err := n.Create(); err != nil {
 		return fmt.Errorf("cannot make network namespace %s: %w", id, kind(err))
 	}
