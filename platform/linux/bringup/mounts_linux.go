@@ -206,12 +206,14 @@ func (b *builder) mountCgroup(m *configs.Mount) {
 	}
 	const flags = unix.MS_NOEXEC | unix.MS_NOSUID | unix.MS_NODEV
 	b.filesystem(&configs.Mount{Device: "tmpfs", Source: "tmpfs", Destination: m.Destination, PropagationFlags: m.PropagationFlags}, "mode=755", flags)
-	ours, err := cgroups.ParseCgroupFile("/proc/self/cgroup")
-	if err != nil {
-		b.fail(fmt.Errorf("cannot find our own cgroup: %w", err))
-		return
-	}
 	private := b.Config.Namespaces.IsPrivate(configs.NEWCGROUP)
+	var ours map[string]string
+	if !private {
+		if ours, err = cgroups.ParseCgroupFile("/proc/self/cgroup"); err != nil {
+			b.fail(fmt.Errorf("cannot find our own cgroup: %w", err))
+			return
+		}
+	}
 	for _, h := range hierarchies {
 		name := filepath.Base(h.Mountpoint)
 		to := path.Join(m.Destination, name)
