@@ -43,6 +43,7 @@ func (e *Engine) WalkContainers(ctx context.Context, ns string, fn func(metadata
 
 // CreateContainer records what is to be run; nothing runs yet. AlreadyExists when the id is in use.
 func (e *Engine) CreateContainer(ctx context.Context, ns string, c metadata.Container) (metadata.Container, error) {
+	c.Snapshotter = e.driverName(c.Snapshotter)
 	if err := e.checkSnapshotter(c.Snapshotter); c.Snapshotter != "" && err != nil {
 		return c, fmt.Errorf("container %s: %w", c.ID, err)
 	}
@@ -61,6 +62,7 @@ func (e *Engine) CreateContainerOn(ctx context.Context, sc Scope, c metadata.Con
 	if err != nil {
 		return c, err
 	}
+	c.Snapshotter = s.name
 	unlock, err := s.lock(ctx, c.SnapshotKey)
 	if err != nil {
 		return c, err
@@ -89,6 +91,7 @@ func (e *Engine) CreateContainerOn(ctx context.Context, sc Scope, c metadata.Con
 // UpdateContainer changes the fields that fieldpaths name; when there are none labels, spec, extensions, image and
 // snapshotkey.
 func (e *Engine) UpdateContainer(ctx context.Context, ns string, c metadata.Container, fieldpaths ...string) (metadata.Container, error) {
+	c.Snapshotter = e.driverName(c.Snapshotter)
 	made, err := update(ctx, e, func(tx *metadata.Tx) (metadata.Container, error) {
 		return tx.Containers(ns).Update(c, fieldpaths...)
 	})

@@ -44,6 +44,7 @@ func (c *Content) Info(ctx context.Context, dgst digest.Digest) (content.Blob, e
 
 // Update changes the labels that fieldpaths name (labels, labels.KEY), all when there are none.
 func (c *Content) Update(ctx context.Context, b metadata.Blob, fieldpaths ...string) (metadata.Blob, error) {
+	b.Labels, fieldpaths = c.e.ownLabels(b.Labels), c.e.ownFields(fieldpaths)
 	made, err := update(ctx, c.e, func(tx *metadata.Tx) (metadata.Blob, error) { return c.blobs(tx).Update(b, fieldpaths...) })
 	if err == nil {
 		c.e.gc.schedule() // a reference may have gone

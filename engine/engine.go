@@ -62,6 +62,7 @@ type Parts struct {
 	Content       content.Store
 	Drivers       map[string]storage.Driver // by snapshotter name
 	DefaultDriver string
+	Aliases       map[string]string // further names of drivers
 	Tasks         Tasks
 	Registry      *registry.Client  // nil for one with defaults
 	Indexes       *lazyindex.Finder // nil: only layers with a table of contents of their own are pulled lazily
@@ -91,6 +92,7 @@ type Engine struct {
 	blobs         content.Store // the whole store; verbs use Content(scope), which sees one namespace
 	drivers       map[string]storage.Driver
 	defaultDriver string
+	aliases       map[string]string // alias.go
 	tasks         Tasks
 	registry      *registry.Client    // transfer.go
 	indexes       *lazyindex.Finder   // lazy.go
@@ -140,7 +142,7 @@ func New(p Parts) (*Engine, error) {
 		}
 	}
 	e := &Engine{
-		db: p.DB, blobs: p.Content, drivers: p.Drivers, defaultDriver: p.DefaultDriver, tasks: p.Tasks,
+		db: p.DB, blobs: p.Content, drivers: p.Drivers, defaultDriver: p.DefaultDriver, aliases: p.Aliases, tasks: p.Tasks,
 		indexes: p.Indexes, lazy: p.Lazy.withDefaults(), profiles: p.Profiles, recorded: map[string]bool{}, root: p.Root, state: p.State, log: p.Log,
 		events: newBroker(p.EventField), watchers: map[string]func(Event){},
 	}

@@ -199,7 +199,7 @@ func (w *Writer) CommitLabels(ctx context.Context, size int64, expected digest.D
 	if err != nil {
 		return err
 	}
-	b.Labels = labels
+	b.Labels = w.c.e.ownLabels(labels)
 	return w.record(ctx, b)
 }
 

@@ -56,11 +56,13 @@ type Snapshotter struct {
 	CanRebase bool
 }
 
-// Snapshotters answers the drivers in order of their names.
+// Snapshotters answers the drivers in order of their names, by each of those.
 func (e *Engine) Snapshotters() []Snapshotter {
 	var all []Snapshotter
-	for _, name := range slices.Sorted(maps.Keys(e.drivers)) {
-		s := Snapshots{e: e, name: name, driver: e.drivers[name]}
+	names := slices.AppendSeq(slices.Collect(maps.Keys(e.drivers)), maps.Keys(e.aliases))
+	slices.Sort(names)
+	for _, name := range names {
+		s := Snapshots{e: e, name: name, driver: e.drivers[e.driverName(name)]}
 		all = append(all, Snapshotter{Name: name, CanRebase: s.CanRebase()})
 	}
 	return all

@@ -26,12 +26,12 @@ func (e *Engine) ListLeases(ctx context.Context, ns string, filters ...string) (
 
 // AddLeaseResource keeps r from collection while the lease lives. NotFound when there is no such lease.
 func (e *Engine) AddLeaseResource(ctx context.Context, ns, id string, r metadata.Resource) error {
-	return e.db.Update(ctx, func(tx *metadata.Tx) error { return tx.Leases(ns).AddResource(id, r) })
+	return e.db.Update(ctx, func(tx *metadata.Tx) error { return tx.Leases(ns).AddResource(id, e.ownResource(r)) })
 }
 
 // DeleteLeaseResource lets r go.
 func (e *Engine) DeleteLeaseResource(ctx context.Context, ns, id string, r metadata.Resource) error {
-	if err := e.db.Update(ctx, func(tx *metadata.Tx) error { return tx.Leases(ns).RemoveResource(id, r) }); err != nil {
+	if err := e.db.Update(ctx, func(tx *metadata.Tx) error { return tx.Leases(ns).RemoveResource(id, e.ownResource(r)) }); err != nil {
 		return err
 	}
 	e.gc.schedule()

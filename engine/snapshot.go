@@ -43,6 +43,7 @@ func (e *Engine) checkSnapshotter(name string) error {
 
 // Snapshots answers the snapshots of a driver. InvalidArgument when there is no such driver.
 func (e *Engine) Snapshots(s Scope, driver string) (*Snapshots, error) {
+	driver = e.driverName(driver)
 	if err := e.checkSnapshotter(driver); err != nil {
 		return nil, err
 	}

@@ -56,7 +56,8 @@ func (d *daemon) close() error {
 type drivers struct {
 	byName map[string]storage.Driver // by the names that containerd's clients use
 	chosen string
-	notes  []string // what the machine cannot do, and why
+	also   map[string]string // further names
+	notes  []string          // what the machine cannot do, and why
 }
 
 // close ends what drivers do by themselves.
@@ -129,7 +130,7 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 	undo = append(undo, tasks.Close)
 
 	eng, err = engine.New(engine.Parts{
-		DB: db, Content: blobs, Drivers: layers.byName, DefaultDriver: layers.chosen, Tasks: tasks,
+		DB: db, Content: blobs, Drivers: layers.byName, DefaultDriver: layers.chosen, Aliases: layers.also, Tasks: tasks,
 		Registry: registry.New(registry.Config{
 			HostsDirs: filepath.SplitList(c.Registry.ConfigPath), Credentials: credentials(c.Registry), UserAgent: "slipway/" + version,
 		}),

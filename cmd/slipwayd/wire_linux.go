@@ -24,6 +24,8 @@ import (
 const (
 	overlayName = "overlayfs"
 	nativeName  = "native"
+	// stargzName is what clients call a snapshotter to which they offer layers without their blobs: nerdctl does so to no other.
+	stargzName = "stargz"
 )
 
 // openDrivers opens native always and overlay unless it is not wanted. Where overlay cannot be and is not insisted on, native
@@ -62,6 +64,7 @@ func (d *drivers) lazy(c config, layers *overlay.Driver, log *slog.Logger) stora
 		Flags: flags, Log: log,
 	})
 	if err == nil {
+		d.also = map[string]string{stargzName: overlayName}
 		return driver
 	}
 	note := fmt.Sprintf("images are always pulled in full: %v", err)
