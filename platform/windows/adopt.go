@@ -83,7 +83,12 @@ func (c *container) adoptInit(ctx context.Context) error {
 		c.paused = state == "Paused"
 		return err
 	}
-	return c.endSystem(ctx, false) // for a predecessor that did not come to it
+	c.e.background.Go(func() { // for a predecessor that did not come to it; Delete waits for it
+		if err := c.endSystem(c.e.life, false); err != nil && c.e.life.Err() == nil {
+			c.e.log.Error("what init left behind goes on running", "id", c.id, "error", err)
+		}
+	})
+	return nil
 }
 
 // state is the service's word for the system's; "" when it is gone.

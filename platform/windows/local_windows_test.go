@@ -2,6 +2,7 @@ package windows_test
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -63,6 +64,8 @@ func needNothing(t *testing.T, ids ...string) {
 func program(args []string) int {
 	script := args[len(args)-1]
 	switch args[0] {
+	case "show":
+		fmt.Printf("%q %q", args[1:], os.Getenv("SLIPWAY_x"))
 	case "false":
 		return 1
 	case "echo":
@@ -100,6 +103,39 @@ func process(t *testing.T, args ...string) *specs.Process {
 		args = append([]string{self}, args...)
 	}
 	return &specs.Process{Args: args, Cwd: `C:\`, Env: []string{"SLIPWAY_PROGRAM=1"}}
+}
+
+// TestArguments: what a program gets is what the spec says.
+func TestArguments(t *testing.T) {
+	needSimulator(t)
+	e, err := windows.New(windows.Config{Root: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	args := []string{"", "a b", `c"d`, `e\`, `f g\\`, `\"`, "%PATH%", "ü"}
+	p := process(t, "true")
+	p.Args = append([]string{p.Args[0], "show"}, args...)
+	p.Env = append(p.Env, "SLIPWAY_X=first", `slipway_x=second = "x"`)
+	var out bytes.Buffer
+	s := platformSpec(t, "arguments", &specs.Spec{Version: specs.Version, Process: p, Windows: &specs.Windows{}})
+	s.Rootfs, s.IO = []storage.Mount{layers(t, s.ID)}, platform.IO{Stdout: &out}
+	c, err := e.Create(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Init().Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Init().Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("%q %q", args, `second = "x"`); out.String() != want {
+		t.Errorf("the program got %s, want %s", out.String(), want)
+	}
+	if err := c.Delete(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 // layers makes an image's layer with a utility VM, and a scratch layer on it.
