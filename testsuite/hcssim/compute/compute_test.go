@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/slipwayd/slipway/testsuite/hcssim/hresult"
+	"github.com/slipwayd/slipway/testsuite/hcssim/schema"
 )
 
 const document = `{"SystemType":"Container","Name":"c","Owner":"o","VolumePath":"\\\\?\\Volume{6ef0ac40-2b0e-4d3c-8b1e-000000000001}","Layers":[{"ID":"6ef0ac40-2b0e-4d3c-8b1e-000000000002","Path":"C:\\l"}]}`
@@ -29,6 +30,8 @@ type fake struct {
 	done chan struct{}
 	code uint32
 }
+
+func (f *fakes) Check(*schema.System) error { return nil }
 
 func (f *fakes) Launch(Launch) (Process, Stdio, error) {
 	f.mu.Lock()
@@ -166,11 +169,10 @@ func TestRestart(t *testing.T) {
 		_, _, _, err = h.CreateProcess(alice, x, `{"CommandLine":"a"}`)
 		want(t, err, hresult.OK)
 	}
-	f.mu.Lock()
-	delete(f.all, 2) // ends while no service runs
-	f.mu.Unlock()
-
-	h, events := start(t, dir, f)
+	// Process 2 ends while no service runs; the first service hears of nothing any more.
+	after := newFakes()
+	after.all[1] = &fake{pid: 1, done: make(chan struct{})}
+	h, events := start(t, dir, after)
 	x, err = h.Open(bob, "c")
 	want(t, err, hresult.OK)
 	p, err := h.OpenProcess(bob, x, 1)

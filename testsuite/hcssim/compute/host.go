@@ -34,6 +34,8 @@ type Launch struct {
 
 // A Launcher starts processes and finds them again.
 type Launcher interface {
+	// Check says what of a system isn't there on the host.
+	Check(s *schema.System) error
 	// Launch starts a process. Its errors are hresult.Failures.
 	Launch(l Launch) (Process, Stdio, error)
 	// Reopen finds a process that an earlier service started; an error means that it is no more.

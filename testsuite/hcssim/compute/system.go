@@ -29,6 +29,9 @@ func (h *Host) Create(c Client, id, doc string) (uint64, error) {
 	if id == "" || len(id) > 255 || strings.ContainsAny(id, `\/`) {
 		return 0, hresult.New(hresult.InvalidParameter, "'%s' is no identifier of a system", id)
 	}
+	if err := h.launcher.Check(spec); err != nil {
+		return 0, err
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.systems[id] != nil {

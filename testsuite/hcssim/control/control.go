@@ -40,15 +40,15 @@ func Dial(file string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot find hcssimd: %w (ci/wine start starts it)", err)
 	}
-	port, token, ok := strings.Cut(strings.TrimSpace(string(b)), " ")
-	if !ok {
+	words := strings.Fields(string(b)) // port, token, process
+	if len(words) != 3 {
 		return nil, fmt.Errorf("%s doesn't say where hcssimd is", file)
 	}
-	c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, 10*time.Second)
+	c, err := net.DialTimeout("tcp", "127.0.0.1:"+words[0], 10*time.Second)
 	if err != nil {
 		return nil, fmt.Errorf("cannot reach hcssimd: %w (ci/wine start starts it)", err)
 	}
-	if err := wire.WriteFrame(c, []byte(token), []byte("control"), []byte("0")); err != nil {
+	if err := wire.WriteFrame(c, []byte(words[1]), []byte("control"), []byte("0")); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return &Client{c}, nil

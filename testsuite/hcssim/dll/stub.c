@@ -65,15 +65,33 @@ static int send_frame(SOCKET s, buffer *b) {
   }
   return 1;
 }
-static int receive(SOCKET s, char *p, uint32_t n) {
+/* A connection, and the process at its other end: wine doesn't always close the sockets of a process that was killed. */
+typedef struct { SOCKET s; HANDLE server; } conn;
+static const conn none = {INVALID_SOCKET, NULL};
+
+static void drop(conn c) {
+  if (c.s != INVALID_SOCKET) closesocket(c.s);
+  if (c.server) CloseHandle(c.server);
+}
+/* readable waits at most ms for something to read or the end of the connection. */
+static int readable(conn c, int ms) {
+  fd_set r;
+  struct timeval t = {0, ms * 1000};
+  FD_ZERO(&r);
+  FD_SET(c.s, &r);
+  return select(0, &r, NULL, NULL, &t) != 0;
+}
+static int receive(conn c, char *p, uint32_t n) {
   while (n) {
-    int k = recv(s, p, n, 0);
+    while (!readable(c, 100))
+      if (WaitForSingleObject(c.server, 0) == WAIT_OBJECT_0) return 0;
+    int k = recv(c.s, p, n, 0);
     if (k <= 0) return 0;
     p += k; n -= k;
   }
   return 1;
 }
-static int receive_frame(SOCKET s, buffer *b) {
+static int receive_frame(conn s, buffer *b) {
   uint32_t n;
   b->len = b->at = 0;
   if (!receive(s, (char *)&n, 4) || n > MAX_FRAME) return 0;
@@ -90,70 +108,72 @@ static int receive_frame(SOCKET s, buffer *b) {
 /* ---- connections: idle ones are kept; a call takes one for itself ---- */
 
 static SRWLOCK lock = SRWLOCK_INIT;
-static SOCKET idle[32];
+static conn idle[32];
 static int idles;
 static uint64_t instance; /* tells this DLL in this process from others; 0 until the first connection */
 
-static SOCKET dial(const char *purpose) {
-  char text[128] = "", token[64] = "", hello[64];
-  unsigned port = 0;
-  DWORD n = 0;
+/* address reads where hcssimd is: its port, its process, and what to say to it first. */
+static int address(unsigned *port, DWORD *pid, char token[64]) {
   WCHAR file[1024];
-  DWORD set = GetEnvironmentVariableW(L"HCSSIM_ADDR", file, 1024);
+  char text[128] = "";
+  DWORD n = 0, set = GetEnvironmentVariableW(L"HCSSIM_ADDR", file, 1024);
   HANDLE f = CreateFileW(set && set < 1024 ? file : L"C:\\hcssim\\addr", GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING, 0, NULL);
-  if (f == INVALID_HANDLE_VALUE) return INVALID_SOCKET;
+  if (f == INVALID_HANDLE_VALUE) return 0;
   BOOL ok = ReadFile(f, text, sizeof text - 1, &n, NULL);
   CloseHandle(f);
-  if (!ok || sscanf(text, "%u %63s", &port, token) != 2) return INVALID_SOCKET;
+  return ok && sscanf(text, "%u %63s %lu", port, token, pid) == 3;
+}
+
+static conn dial(const char *purpose) {
+  char token[64], hello[64];
+  unsigned port;
+  DWORD pid;
   WSADATA wsa;
-  if (WSAStartup(MAKEWORD(2, 2), &wsa)) return INVALID_SOCKET;
-  SOCKET s = socket(AF_INET, SOCK_STREAM, 0);
-  if (s == INVALID_SOCKET) return s;
-  SetHandleInformation((HANDLE)s, HANDLE_FLAG_INHERIT, 0);
+  conn c = none;
+  if (!address(&port, &pid, token) || WSAStartup(MAKEWORD(2, 2), &wsa)) return none;
+  c.server = OpenProcess(SYNCHRONIZE, FALSE, pid);
+  if (!c.server) return none;
+  c.s = WSASocketW(AF_INET, SOCK_STREAM, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
+  if (c.s == INVALID_SOCKET) { drop(c); return none; }
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((u_short)port)};
   to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   BOOL nodelay = TRUE;
-  setsockopt(s, IPPROTO_TCP, TCP_NODELAY, (char *)&nodelay, sizeof nodelay);
+  setsockopt(c.s, IPPROTO_TCP, TCP_NODELAY, (char *)&nodelay, sizeof nodelay);
   buffer b = {0};
   begin(&b);
   field(&b, token, (uint32_t)strlen(token));
   field(&b, purpose, (uint32_t)strlen(purpose));
   snprintf(hello, sizeof hello, "%lu.%llx", GetCurrentProcessId(), (unsigned long long)instance);
   field(&b, hello, (uint32_t)strlen(hello));
-  if (connect(s, (struct sockaddr *)&to, sizeof to) || !send_frame(s, &b)) { closesocket(s); s = INVALID_SOCKET; }
+  if (connect(c.s, (struct sockaddr *)&to, sizeof to) || !send_frame(c.s, &b)) { drop(c); c = none; }
   free(b.p);
-  return s;
+  return c;
 }
 
 /* alive says whether an idle connection can still be used: hcssimd sends nothing unasked, so that only its end is readable. */
-static int alive(SOCKET s) {
-  fd_set r;
-  struct timeval none = {0, 0};
-  FD_ZERO(&r);
-  FD_SET(s, &r);
-  return select(0, &r, NULL, NULL, &none) == 0;
-}
-static SOCKET take(void) {
+static int alive(conn c) { return !readable(c, 0) && WaitForSingleObject(c.server, 0) != WAIT_OBJECT_0; }
+
+static conn take(void) {
   for (;;) {
-    SOCKET s = INVALID_SOCKET;
+    conn c = none;
     AcquireSRWLockExclusive(&lock);
     if (!instance) {
       LARGE_INTEGER t;
       QueryPerformanceCounter(&t);
       instance = (uint64_t)t.QuadPart << 8 ^ (uint64_t)(uintptr_t)&lock;
     }
-    if (idles) s = idle[--idles];
+    if (idles) c = idle[--idles];
     ReleaseSRWLockExclusive(&lock);
-    if (s == INVALID_SOCKET) return dial("calls");
-    if (alive(s)) return s;
-    closesocket(s);
+    if (c.s == INVALID_SOCKET) return dial("calls");
+    if (alive(c)) return c;
+    drop(c);
   }
 }
-static void give(SOCKET s) {
+static void give(conn c) {
   AcquireSRWLockExclusive(&lock);
-  if (idles < (int)(sizeof idle / sizeof *idle)) { idle[idles++] = s; s = INVALID_SOCKET; }
+  if (c.s != INVALID_SOCKET && idles < (int)(sizeof idle / sizeof *idle)) { idle[idles++] = c; c = none; }
   ReleaseSRWLockExclusive(&lock);
-  if (s != INVALID_SOCKET) closesocket(s);
+  drop(c);
 }
 
 /* ---- calls ---- */
@@ -208,15 +228,15 @@ static int32_t call(const char *function, const char *fmt, ...) {
   begin(&b);
   field(&b, function, (uint32_t)strlen(function));
   for (; *fmt && *fmt != '>'; fmt++) put_in(&b, *fmt, &ap);
-  SOCKET s = take();
-  if (s == INVALID_SOCKET) {
+  conn c = take();
+  if (c.s == INVALID_SOCKET) {
     hr = HR_NOT_ACTIVE;
-  } else if (!send_frame(s, &b) || !receive_frame(s, &b)) {
-    closesocket(s);
+  } else if (!send_frame(c.s, &b) || !receive_frame(c, &b)) {
+    drop(c);
   } else {
     uint32_t n;
     const char *f;
-    give(s);
+    give(c);
     if ((f = next(&b, &n)) && n == 4) {
       memcpy(&hr, f, 4);
       if (*fmt == '>')
@@ -236,7 +256,7 @@ static int32_t call(const char *function, const char *fmt, ...) {
 typedef struct listener { struct listener *next; uint64_t id; callback fn; void *ctx; } listener;
 static CRITICAL_SECTION calling; /* held while a callback runs: unregistering waits for it */
 static listener *listeners;
-static HANDLE listening;
+static int listening;
 static uint64_t last_listener;
 
 static void tell(uint64_t id, uint32_t type, int32_t status, const WCHAR *data) {
@@ -250,9 +270,10 @@ static void tell(uint64_t id, uint32_t type, int32_t status, const WCHAR *data) 
 }
 
 static DWORD WINAPI listen_events(void *arg) {
-  SOCKET s = (SOCKET)arg;
+  conn c = *(conn *)arg;
   buffer b = {0};
-  while (receive_frame(s, &b)) {
+  free(arg);
+  while (receive_frame(c, &b)) {
     uint32_t n[4], type;
     int32_t status;
     uint64_t id;
@@ -268,42 +289,16 @@ static DWORD WINAPI listen_events(void *arg) {
     tell(id, type, status, data);
     free(data);
   }
-  closesocket(s);
+  drop(c);
   free(b.p);
   EnterCriticalSection(&calling);
-  listening = NULL;
+  listening = 0;
   LeaveCriticalSection(&calling);
   tell(0, SERVICE_DISCONNECT, 0, NULL);
   return 0;
 }
 
-static int32_t add_listener(const char *function, uint64_t h, void *fn, void *ctx, uint64_t *out) {
-  listener *l = calloc(1, sizeof *l);
-  int32_t hr = 0;
-  if (!l) return HR_NO_MEMORY;
-  SOCKET first = take(); /* so that this DLL has its instance before the other connection says it */
-  if (first != INVALID_SOCKET) give(first);
-  EnterCriticalSection(&calling);
-  if (!listening) {
-    SOCKET s = dial("events");
-    buffer ready = {0};
-    if (s == INVALID_SOCKET) hr = HR_NOT_ACTIVE;
-    else if (!receive_frame(s, &ready)) { closesocket(s); hr = HR_CALL_FAILED; }
-    else if ((listening = CreateThread(NULL, 0, listen_events, (void *)s, 0, NULL))) CloseHandle(listening);
-    else { closesocket(s); hr = HR_NO_MEMORY; }
-    free(ready.p);
-  }
-  l->id = ++last_listener;
-  l->fn = (callback)fn;
-  l->ctx = ctx;
-  l->next = listeners;
-  listeners = l;
-  LeaveCriticalSection(&calling);
-  if (!hr) hr = call(function, "hh", h, l->id); /* events may come from here on, and find their listener */
-  *out = l->id;
-  return hr;
-}
-static int32_t remove_listener(const char *function, uint64_t id) {
+static void forget_listener(uint64_t id) {
   EnterCriticalSection(&calling);
   for (listener **p = &listeners; *p; p = &(*p)->next)
     if ((*p)->id == id) {
@@ -313,6 +308,44 @@ static int32_t remove_listener(const char *function, uint64_t id) {
       break;
     }
   LeaveCriticalSection(&calling);
+}
+
+/* listen_once starts the thread unless it runs. */
+static int32_t listen_once(void) {
+  conn *c;
+  buffer ready = {0};
+  int32_t hr = 0;
+  HANDLE thread;
+  if (listening) return 0;
+  if (!(c = malloc(sizeof *c))) return HR_NO_MEMORY;
+  *c = dial("events");
+  if (c->s == INVALID_SOCKET) hr = HR_NOT_ACTIVE;
+  else if (!receive_frame(*c, &ready)) hr = HR_CALL_FAILED; /* what is registered from now on is heard of */
+  else if (!(thread = CreateThread(NULL, 0, listen_events, c, 0, NULL))) hr = HR_NO_MEMORY;
+  else { CloseHandle(thread); listening = 1; }
+  free(ready.p);
+  if (hr) { drop(*c); free(c); }
+  return hr;
+}
+
+static int32_t add_listener(const char *function, uint64_t h, void *fn, void *ctx, uint64_t *out) {
+  listener *l = calloc(1, sizeof *l);
+  if (!l) return HR_NO_MEMORY;
+  give(take()); /* so that this DLL has its instance before the other connection says it */
+  EnterCriticalSection(&calling);
+  int32_t hr = listen_once();
+  *out = l->id = ++last_listener;
+  l->fn = (callback)fn;
+  l->ctx = ctx;
+  l->next = listeners;
+  listeners = l;
+  LeaveCriticalSection(&calling);
+  if (!hr) hr = call(function, "hh", h, l->id); /* events may come from here on, and find their listener */
+  if (hr < 0) forget_listener(l->id);
+  return hr;
+}
+static int32_t remove_listener(const char *function, uint64_t id) {
+  forget_listener(id);
   return call(function, "h", id);
 }
 

@@ -57,7 +57,7 @@ func run(dir string) error {
 	if err != nil {
 		return err
 	}
-	address := fmt.Sprintf("%d %x\n", l.Addr().(*net.TCPAddr).Port, token)
+	address := fmt.Sprintf("%d %x %d\n", l.Addr().(*net.TCPAddr).Port, token, os.Getpid())
 	file := filepath.Join(dir, "addr")
 	if err := os.WriteFile(file+".tmp", []byte(address), 0o600); err != nil {
 		return err

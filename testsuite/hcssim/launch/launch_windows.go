@@ -13,6 +13,7 @@ import (
 
 	"github.com/slipwayd/slipway/testsuite/hcssim/compute"
 	"github.com/slipwayd/slipway/testsuite/hcssim/hresult"
+	"github.com/slipwayd/slipway/testsuite/hcssim/schema"
 )
 
 // Launcher is the compute.Launcher of Windows.
@@ -22,6 +23,16 @@ type Launcher struct {
 
 	creating sync.Mutex // one process inherits its streams at a time, and no other's
 	pipes    atomic.Uint64
+}
+
+// Check finds mapped directories that the host doesn't have. Layers needn't be there: tests of other things have none.
+func (l *Launcher) Check(s *schema.System) error {
+	for _, d := range s.Directories {
+		if _, err := os.Stat(d.Host); err != nil {
+			return hresult.New(hresult.FileNotFound, "there is no '%s' to map to '%s'", d.Host, d.Container)
+		}
+	}
+	return nil
 }
 
 // Launch starts a process. Its streams' other ends are handles of the client's process when it returns.

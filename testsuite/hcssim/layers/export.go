@@ -73,8 +73,8 @@ func exportRest(path, to string) error {
 	if err := os.MkdirAll(filepath.Join(to, hivesDir), 0o755); err != nil {
 		return err
 	}
-	for _, h := range hives {
-		delta := filepath.Join(hivesDir, h[:1]+strings.ToLower(h[1:])+"_Delta")
+	for _, d := range deltas {
+		delta := filepath.Join(hivesDir, d)
 		err := copyFile(filepath.Join(path, delta), filepath.Join(to, delta))
 		if errors.Is(err, fs.ErrNotExist) {
 			err = os.WriteFile(filepath.Join(to, delta), []byte("regf"), 0o644)

@@ -13,8 +13,11 @@ import (
 	"github.com/slipwayd/slipway/testsuite/hcssim/hresult"
 )
 
-// hives are the registry files that a base layer must have.
-var hives = []string{"DEFAULT", "SAM", "SECURITY", "SOFTWARE", "SYSTEM"}
+// hives are the registry files that a base layer must have, deltas what a layer on others may change of them.
+var (
+	hives  = []string{"DEFAULT", "SAM", "SECURITY", "SOFTWARE", "SYSTEM"}
+	deltas = []string{"DefaultUser_Delta", "Sam_Delta", "Security_Delta", "Software_Delta", "System_Delta"}
+)
 
 // ProcessBase makes a base layer of a folder with Files: what containers start from is made of its registry.
 func (s *Store) ProcessBase(path string) error {

@@ -55,8 +55,8 @@ func attributes(a uint32) string { return string(binary.LittleEndian.AppendUint3
 func transport(t *testing.T, files map[string]string, gone ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, h := range hives {
-		write(t, filepath.Join(dir, hivesDir, h[:1]+strings.ToLower(h[1:])+"_Delta"), "regf")
+	for _, d := range deltas {
+		write(t, filepath.Join(dir, hivesDir, d), "regf")
 	}
 	if err := os.MkdirAll(filepath.Join(dir, filesDir), 0o755); err != nil {
 		t.Fatal(err)
@@ -231,7 +231,8 @@ func TestRefused(t *testing.T) {
 	}
 	want(t, s.ProcessBase(filepath.Join(dir, "base")), hresult.FileNotFound)
 	want(t, s.ProcessUtility(dir), hresult.PathNotFound)
-	want(t, s.Import(filepath.Join(dir, "c"), t.TempDir(), []string{filepath.Join(dir, "base")}), hresult.FileNotFound)
+	want(t, s.Import(filepath.Join(dir, "c"), t.TempDir(), nil), hresult.InvalidParameter)
+	want(t, s.Import(filepath.Join(dir, "c"), filepath.Join(dir, "none"), []string{filepath.Join(dir, "base")}), hresult.PathNotFound)
 }
 
 func TestGUID(t *testing.T) {
