@@ -27,7 +27,7 @@ type runFlags struct {
 	interactive, tty, detach, rm, readOnly bool
 
 	name, user, workdir, memory, network, entrypoint, hostname, pull, runtime string
-	env, envFiles, volumes, labels                                            []string
+	env, envFiles, volumes, labels, publish                                   []string
 	cpus                                                                      float64
 	lazy                                                                      lazyMode
 }
@@ -61,7 +61,8 @@ func (a *app) runCmd() *cobra.Command {
 	f.StringVarP(&r.workdir, "workdir", "w", "", "working directory")
 	f.StringVarP(&r.memory, "memory", "m", "", "memory limit, such as 512m")
 	f.Float64Var(&r.cpus, "cpus", 0, "number of CPUs it may use, such as 0.5")
-	f.StringVar(&r.network, "network", "none", "none (loopback only) or host")
+	f.StringVar(&r.network, "network", "none", networkUsage)
+	addNetworkFlags(f, &r)
 	f.StringVar(&r.entrypoint, "entrypoint", "", "program to run instead of the image's entrypoint")
 	f.StringVar(&r.hostname, "hostname", "", "host name inside, the id if empty")
 	f.BoolVar(&r.readOnly, "read-only", false, "make the root file system read-only")
@@ -119,9 +120,13 @@ func (a *app) run(ctx context.Context, c *client.Client, r runFlags, hasEntrypoi
 			streams.Stdin = a.in
 		}
 	}
-	ct, err := c.CreateContainer(ctx, client.ContainerOptions{ID: r.name, Image: detail, User: r.user, Labels: labels, Runtime: r.runtime, Spec: opts})
+	joined, err := r.join(ctx, labels)
 	if err != nil {
 		return err
+	}
+	ct, err := c.CreateContainer(ctx, client.ContainerOptions{ID: r.name, Image: detail, User: r.user, Labels: labels, Runtime: r.runtime, Spec: append(opts, joined...)})
+	if err != nil {
+		return errors.Join(err, leave(context.WithoutCancel(ctx), labels))
 	}
 	return a.startContainer(ctx, c, ct, r, streams)
 }
@@ -151,7 +156,7 @@ func (a *app) startContainer(ctx context.Context, c *client.Client, ct *client.C
 		a.explainEnd(cleanup, ct, task)
 	}
 	if r.rm {
-		if err := ct.Remove(cleanup); err != nil {
+		if err := errors.Join(ct.Remove(cleanup), leave(cleanup, ct.Labels)); err != nil {
 			return err
 		}
 	}
@@ -254,12 +259,10 @@ func (r runFlags) specOpts(img client.ImageDetail, hasEntrypoint bool, args []st
 		}
 		add(spec.Mounts(m))
 	}
-	switch r.network {
-	case "none":
-	case "host":
+	if r.network == "host" {
 		add(spec.HostNetwork(hostFiles()...))
-	default:
-		return nil, fmt.Errorf("--network %q is neither none nor host", r.network)
+	} else if r.network != "none" && r.network != hnsNetwork {
+		return nil, fmt.Errorf("--network %q is none of: %s", r.network, networkUsage)
 	}
 	add(spec.DefaultSeccomp()) // last: it depends on the capabilities
 	return opts, nil

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/Microsoft/hcsshim/cmd/containerd-shim-runhcs-v1/stats"
+	"github.com/Microsoft/hcsshim/hcn"
 
 	"github.com/slipwayd/slipway/client"
 	"github.com/slipwayd/slipway/spec"
@@ -90,4 +91,48 @@ func (d *daemon) run(img client.ImageDetail, id string, args ...string) (*client
 		d.Fatal(err)
 	}
 	return ct, task, &out
+}
+
+// TestNetwork: a container gets a namespace with an endpoint on the nat network, and gives both back.
+func TestNetwork(t *testing.T) {
+	d := newDaemon(t)
+	img := d.image(hello())
+	d.must(append([]string{"run", "-d", "--name", "web", "--network", "nat", "-p", "8480:80", img.Image.Name}, sleeper...)...)
+	ct, err := d.Container(d.ctx, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ct.Spec.Windows == nil || ct.Spec.Windows.Network == nil {
+		t.Fatalf("the document has no network: %+v", ct.Spec.Windows)
+	}
+	namespace := ct.Spec.Windows.Network.NetworkNamespace
+	ids, err := hcn.GetNamespaceEndpointIds(namespace)
+	if err != nil || len(ids) != 1 {
+		t.Fatalf("its namespace has endpoints %v, %v", ids, err)
+	}
+	if _, errs, code := d.cli("", "run", "--rm", "--network", "nat", "-p", "8480:80", img.Image.Name); code == 0 {
+		t.Errorf("a port of the host is given twice: %q", errs)
+	}
+	if out := d.must("run", "--rm", "--network", "nat", img.Image.Name); !strings.Contains(out, "hello") {
+		t.Errorf("run = %q", out)
+	}
+	d.must("rm", "-f", "web")
+	if _, err := hcn.GetNamespaceByID(namespace); !hcn.IsNotFoundError(err) {
+		t.Errorf("the namespace is left: %v", err)
+	}
+	all, err := hcn.ListEndpoints()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all {
+		if strings.HasPrefix(e.Name, "slipway-") {
+			t.Errorf("endpoint %s is left", e.Name)
+		}
+	}
+	if n, err := hcn.GetNetworkByName("slipway-nat"); err == nil {
+		err = n.Delete()
+		if err != nil {
+			t.Error(err)
+		}
+	}
 }
