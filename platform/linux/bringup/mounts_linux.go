@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"github.com/opencontainers/cgroups"
@@ -188,8 +189,8 @@ func attributes(flags int) *unix.MountAttr {
 	return a
 }
 
-// cgroupMounts are the v1 hierarchies of the host in the order of its mounts.
-func cgroupMounts() ([]cgroups.Mount, error) { return cgroups.GetCgroupMounts(false) }
+// cgroupMounts are the v1 hierarchies of the host in the order of its mounts, which package cgroups reads once too.
+var cgroupMounts = sync.OnceValues(func() ([]cgroups.Mount, error) { return cgroups.GetCgroupMounts(false) })
 
 // mountCgroup shows the container its cgroups: the one hierarchy of v2, or a directory with one each of v1.
 func (b *builder) mountCgroup(m *configs.Mount) {
