@@ -48,7 +48,10 @@ func (d lazyDriver) Apply(ctx context.Context, l storage.Layer, diff io.Reader) 
 		return instead() // nobody records what cannot be unpacked
 	}
 	var blob bytes.Buffer
-	z := gzip.NewWriter(&blob)
+	z, err := gzip.NewWriterLevel(&blob, gzip.BestSpeed)
+	if err != nil {
+		return storage.Usage{}, err
+	}
 	if _, err := z.Write(plain); err != nil || z.Close() != nil {
 		return storage.Usage{}, errors.New("cannot compress")
 	}
