@@ -137,7 +137,7 @@ func hintHyperV(have []ocispec.Platform, want ocispec.Platform) string {
 	}
 	want.OSFeatures = append(slices.Clone(want.OSFeatures), hyperV)
 	if m := matcher(want); slices.ContainsFunc(have, m.Match) {
-		return "; one is for an older build, which runs with Hyper-V isolation: ask for platform " + platforms.FormatAll(want)
+		return "; images of older builds run with Hyper-V isolation: ask for platform " + platforms.FormatAll(want)
 	}
 	return ""
 }

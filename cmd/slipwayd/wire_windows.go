@@ -1,8 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
 	"path/filepath"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/slipwayd/slipway/engine"
 	"github.com/slipwayd/slipway/storage"
@@ -11,6 +14,9 @@ import (
 
 // windowsName is the driver's name on the wire: containerd's, as its clients ask for it.
 const windowsName = "windows"
+
+// cimName is that of layers in CimFS, likewise. They run with the shim of runhcs only.
+const cimName = "cimfs"
 
 // openDrivers opens the one driver that Windows has. Layers are never served before they are here: there is no FUSE.
 func openDrivers(c config, log *slog.Logger) (d drivers, err error) {
@@ -23,9 +29,17 @@ func openDrivers(c config, log *slog.Logger) (d drivers, err error) {
 		return d, err
 	}
 	d = drivers{byName: map[string]storage.Driver{windowsName: layers}, chosen: windowsName}
-	if c.Lazy.Mode == engine.LazyAlways {
-		d.notes = append(d.notes, "images are always pulled in full: Windows has nothing to serve layers with before they are here; [lazy] mode is taken for never")
+	cims, err := windowsfilter.NewCim(filepath.Join(c.Root, "cimfs"), filepath.Join(c.Root, "cimfs-temp"))
+	if err == nil {
+		d.byName[cimName] = cims
+	} else if !errdefs.IsNotImplemented(err) {
+		d.notes = append(d.notes, fmt.Sprintf("there is no snapshotter %s: %v", cimName, err))
 		log.Warn(d.notes[0])
+	}
+	if c.Lazy.Mode == engine.LazyAlways {
+		note := "images are always pulled in full: Windows has nothing to serve layers with before they are here; [lazy] mode is taken for never"
+		d.notes = append(d.notes, note)
+		log.Warn(note)
 	}
 	return d, nil
 }

@@ -6,7 +6,7 @@
 // containerd's: type windows-layer, the option parentLayerPaths= with a JSON list, nearest first. It keeps no database and mounts nothing.
 //
 // What the tars of images say is checked here, on every system, before any of it reaches Windows (names.go, header.go, filter.go).
-// What only Windows can do is behind Host: NewHost has it from hcsshim.
+// What only Windows can do is behind Host: NewHost has it from hcsshim, and NewCim's is one that keeps layers in composite images.
 //
 // What a crash leaves: see package layerdir. A layer is durable once Apply or Seal returned. Where hcsshim unpacks a layer that has
 // parents it works in a directory hcs* of the system's temporary directory, which the next NewHost deletes. Of a diff that a crash cuts, such a

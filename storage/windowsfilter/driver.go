@@ -20,14 +20,17 @@ import (
 
 // What containerd's clients and shims know mounts of Windows layers by.
 const (
-	mountType     = "windows-layer"
-	parentsOption = "parentLayerPaths="
+	mountType        = "windows-layer"
+	cimMountType     = "CimFS"
+	parentsOption    = "parentLayerPaths="
+	cimParentsOption = "parentCimPaths="
 )
 
 // Driver implements storage.Driver.
 type Driver struct {
 	root *layerdir.Root
 	host Host
+	cims string // where layers' composite images are; empty when layers are directories
 }
 
 // New opens the driver in dir, which it makes if necessary and which no other process may use.
@@ -139,14 +142,32 @@ func (d *Driver) Mounts(_ context.Context, l storage.Layer) ([]storage.Mount, er
 	case l.Kind == storage.View && len(p.parents) > 0:
 		m.Source, p.parents = p.parents[0], p.parents[1:]
 	}
-	if len(p.parents) > 0 {
-		list, err := json.Marshal(p.parents)
-		if err != nil {
-			return nil, err
-		}
-		m.Options = append(m.Options, parentsOption+string(list))
+	if d.cims != "" {
+		m.Type = cimMountType
 	}
-	return []storage.Mount{m}, nil
+	if len(p.parents) == 0 {
+		return []storage.Mount{m}, nil
+	}
+	if m.Options, err = appendList(m.Options, parentsOption, p.parents); err == nil && d.cims != "" {
+		m.Options, err = appendList(m.Options, cimParentsOption, cimPaths(d.cims, p.parents))
+	}
+	return []storage.Mount{m}, err
+}
+
+func appendList(options []string, name string, list []string) ([]string, error) {
+	text, err := json.Marshal(list)
+	return append(options, name+string(text)), err
+}
+
+// cimPath is where the composite image of the layer in dir is: Windows wants all of them in one directory.
+func cimPath(cims, dir string) string { return filepath.Join(cims, filepath.Base(dir)+".cim") }
+
+func cimPaths(cims string, dirs []string) []string {
+	paths := make([]string, len(dirs))
+	for i, dir := range dirs {
+		paths[i] = cimPath(cims, dir)
+	}
+	return paths
 }
 
 // Diff implements storage.Driver. A scratch must not be in use meanwhile.
@@ -180,6 +201,12 @@ func (d *Driver) diff(ctx context.Context, l storage.Layer, w io.Writer) error {
 	return d.host.Export(ctx, w, from, p.parents)
 }
 
+// outside is a host that keeps a part of layers outside of their directories.
+type outside interface {
+	// Outside answers how many bytes those of the layer in dir are.
+	Outside(ctx context.Context, dir string) (int64, error)
+}
+
 // Usage implements storage.Driver. It counts the lengths of files, each name for itself.
 func (d *Driver) Usage(ctx context.Context, id string) (u storage.Usage, err error) {
 	dir, err := d.dir(id)
@@ -187,6 +214,11 @@ func (d *Driver) Usage(ctx context.Context, id string) (u storage.Usage, err err
 		return u, err
 	}
 	p := layerPaths(dir, id)
+	if h, ok := d.host.(outside); ok {
+		if u.Size, err = h.Outside(ctx, p.own); err != nil {
+			return u, fmt.Errorf("cannot measure layer %s: %w", id, err)
+		}
+	}
 	for _, part := range []string{p.own, p.scratch} {
 		err := filepath.WalkDir(part, func(path string, e fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {

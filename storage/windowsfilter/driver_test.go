@@ -101,6 +101,26 @@ func TestMountStrings(t *testing.T) {
 	golden(t, "mounts.golden", b.String())
 }
 
+// With composite images, shims are told those of the parents too.
+func TestMountStringsOfCims(t *testing.T) {
+	d, _ := openStack(t)
+	d.cims = "CIMS"
+	create(t, d, active("3", "2", "1"))
+	m, err := d.Mounts(t.Context(), active("3", "2", "1"))
+	if err != nil || len(m) != 1 || m[0].Type != "CimFS" {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	want := cimParentsOption + quotedList(filepath.Join("CIMS", "layer2.cim"), filepath.Join("CIMS", "layer1.cim"))
+	if o := m[0].Options; len(o) != 3 || !strings.HasPrefix(o[1], parentsOption) || o[2] != want {
+		t.Errorf("options %q, want the last to be %s", o, want)
+	}
+}
+
+func quotedList(s ...string) string {
+	b, _ := json.Marshal(s)
+	return string(b)
+}
+
 func quoted(s string) string {
 	b, _ := json.Marshal(s)
 	return string(b)
