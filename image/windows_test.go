@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -45,15 +46,18 @@ func TestIndexOfManyPlatforms(t *testing.T) {
 		"windows(6.3.9600)/amd64":            "",
 		"windows(11.0.26100)/amd64":          "",
 		"windows(10.0.20348)/arm64":          "",
-		"windows/amd64":                      "10.0.26100.1", // no host: the newest
+		"windows(/)/amd64":                   "10.0.26100.1", // nobody knows the host: the newest
 		"windows(10.0.26100+hyperv)/amd64":   "10.0.26100.1",
 		"windows(10.0.26100+win32k)/amd64":   "10.0.26100.1",
 		"windows(nonsense)/amd64":            "10.0.26100.1",
 		"windows(10.0.99999999999999)/amd64": "10.0.26100.1",
 	} {
-		p, err := platforms.Parse(host)
+		p, err := platforms.Parse(strings.Replace(host, "(/)", "", 1))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if strings.Contains(host, "(/)") && runtime.GOOS == "windows" {
+			continue
 		}
 		o, _, _ := options(r, "app:v1")
 		o.Platforms = []ocispec.Platform{p}
@@ -199,7 +203,7 @@ func TestForeignLayersAreNotTrusted(t *testing.T) {
 	asked := false
 	answer = func(http.ResponseWriter, *http.Request) { asked = true }
 	foreignImage(t, r, ociimage.Image{Layers: []ociimage.Layer{layer("a", "b")}}, dockerForeign+".gzip", elsewhere.URL)
-	o.Platforms = nil
+	o.Platforms = []ocispec.Platform{{OS: "linux", Architecture: runtime.GOARCH}}
 	if _, err := Pull(context.Background(), o); !errdefs.IsNotImplemented(err) || asked {
 		t.Errorf("Linux: %v, asked %v", err, asked)
 	}
