@@ -1,9 +1,12 @@
 package e2ewine
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/slipwayd/slipway/client"
 )
 
 func wants(have, want string) error {
@@ -73,6 +76,44 @@ func TestShimDies(t *testing.T) {
 	}
 	if exit, err := task.Wait(d.ctx); err != nil || exit.Code != 137 {
 		t.Errorf("the adopted container ended with %+v, %v", exit, err)
+	}
+}
+
+// TestShimDiesBeforeStart: the next shim starts the container, and its output finds the client.
+func TestShimDiesBeforeStart(t *testing.T) {
+	d := newDaemon(t)
+	img := d.image(hello())
+	ct, err := d.CreateContainer(d.ctx, client.ContainerOptions{ID: "late", Image: img})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	task, err := ct.NewTask(d.ctx, client.Streams{Stdout: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := d.shim()
+	if err := first.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	d.eventually("no other shim comes", func() error {
+		if now := d.shim(); now == nil || now.Pid == first.Pid {
+			return fmt.Errorf("it is %v", now)
+		}
+		return nil
+	})
+	if err := task.Start(d.ctx); err != nil {
+		t.Fatal(err)
+	}
+	exit, err := task.Wait(d.ctx)
+	if err != nil || exit.Code != 0 {
+		t.Errorf("it ended with %+v, %v", exit, err)
+	}
+	if _, err := task.Delete(d.ctx); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(out.String(), "hello from the top") {
+		t.Errorf("the client reads %q", out.String())
 	}
 }
 

@@ -1,15 +1,11 @@
 package e2ewine
 
 import (
-	"bytes"
 	"strings"
 	"testing"
 
 	"github.com/Microsoft/hcsshim/cmd/containerd-shim-runhcs-v1/stats"
 	"github.com/Microsoft/hcsshim/hcn"
-
-	"github.com/slipwayd/slipway/client"
-	"github.com/slipwayd/slipway/spec"
 )
 
 // TestFirstSteps is what the README's first steps are on Windows.
@@ -73,24 +69,6 @@ func TestBackground(t *testing.T) {
 	if out := d.must("ps", "-a"); strings.Contains(out, "web") {
 		t.Errorf("ps -a = %q", out)
 	}
-}
-
-// run starts a container of the Go client's, with its output in a buffer.
-func (d *daemon) run(img client.ImageDetail, id string, args ...string) (*client.Container, *client.Task, *bytes.Buffer) {
-	d.Helper()
-	ct, err := d.CreateContainer(d.ctx, client.ContainerOptions{ID: id, Image: img, Spec: []spec.Opt{spec.Args(args...)}})
-	if err != nil {
-		d.Fatal(err)
-	}
-	var out bytes.Buffer
-	task, err := ct.NewTask(d.ctx, client.Streams{Stdout: &out})
-	if err != nil {
-		d.Fatal(err)
-	}
-	if err := task.Start(d.ctx); err != nil {
-		d.Fatal(err)
-	}
-	return ct, task, &out
 }
 
 // TestNetwork: a container gets a namespace with an endpoint on the nat network, and gives both back.
