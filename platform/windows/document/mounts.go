@@ -1,9 +1,11 @@
 package document
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -99,8 +101,10 @@ func newDirectory(h Host, m specs.Mount, schema int) (directory2, error) {
 	}
 	real, dir, err := h.Resolve(source)
 	switch {
+	case errdefs.IsNotFound(err):
+		return directory2{}, invalid("cannot mount %#q at %#q: there is no such directory or file on this host", m.Source, m.Destination)
 	case err != nil:
-		return directory2{}, invalid("cannot mount %#q at %#q: %w", m.Source, m.Destination, err)
+		return directory2{}, fmt.Errorf("cannot mount %#q at %#q: %w", m.Source, m.Destination, err)
 	case !dir && schema == 1:
 		return directory2{}, invalid("cannot mount %#q: it is a file, and this container (Hyper-V isolation, an endpoint list, or an old host) can be given directories only", m.Source)
 	}

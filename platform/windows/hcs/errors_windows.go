@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"syscall"
 
 	"github.com/Microsoft/hcsshim"
@@ -38,12 +39,24 @@ var kinds = map[syscall.Errno]error{
 	errSystemExists:  errdefs.ErrAlreadyExists,
 	errSystemStopped: errdefs.ErrNotFound, errSystemStopped2: errdefs.ErrNotFound, errProcessStopped: errdefs.ErrNotFound,
 	windows.ERROR_INVALID_HANDLE: errdefs.ErrFailedPrecondition,
-	windows.ERROR_FILE_NOT_FOUND: errdefs.ErrInvalidArgument, windows.ERROR_PATH_NOT_FOUND: errdefs.ErrInvalidArgument,
-	windows.ERROR_ACCESS_DENIED: errdefs.ErrInvalidArgument, errBadImage: errdefs.ErrInvalidArgument,
-	errNoSuchDirectory: errdefs.ErrInvalidArgument, errNoSuchAccount: errdefs.ErrInvalidArgument,
-	windows.ERROR_LOGON_FAILURE: errdefs.ErrInvalidArgument,
+	windows.ERROR_FILE_NOT_FOUND: errdefs.ErrNotFound, windows.ERROR_PATH_NOT_FOUND: errdefs.ErrNotFound,
+	windows.ERROR_ACCESS_DENIED: errdefs.ErrPermissionDenied,
 	windows.ERROR_INVALID_DATA:  errdefs.ErrInvalidArgument, windows.ERROR_INVALID_PARAMETER: errdefs.ErrInvalidArgument,
 	windows.ERROR_NOT_SUPPORTED: errdefs.ErrNotImplemented, windows.ERROR_PROC_NOT_FOUND: errdefs.ErrNotImplemented,
+}
+
+// ofProgram are codes that say of CreateProcess what is wrong with the program, its directory or its user.
+var ofProgram = []syscall.Errno{
+	windows.ERROR_FILE_NOT_FOUND, windows.ERROR_PATH_NOT_FOUND, windows.ERROR_ACCESS_DENIED, windows.ERROR_LOGON_FAILURE,
+	errBadImage, errNoSuchDirectory, errNoSuchAccount,
+}
+
+// classifyProgram is classify for CreateProcess.
+func classifyProgram(err error) error {
+	if slices.Contains(ofProgram, code(err)) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return classify(err)
 }
 
 // code finds the service's code in an error of ours or of hcsshim's; 0 when there is none.

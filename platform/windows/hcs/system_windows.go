@@ -77,7 +77,7 @@ func (s *system) CreateProcess(ctx context.Context, p ProcessParameters) (Proces
 	}
 	made, err := s.c.CreateProcess(config)
 	if err != nil {
-		return nil, fmt.Errorf("the service did not run the program: %w", classify(err))
+		return nil, fmt.Errorf("the service did not run the program: %w", classifyProgram(err))
 	}
 	process := s.process(made)
 	if process.in, process.out, process.errs, err = made.Stdio(); err != nil {
