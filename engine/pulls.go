@@ -18,7 +18,7 @@ type Pulling struct {
 	Namespace, Ref string
 	Begun          time.Time
 	Done, Bytes    int64 // so many bytes of what is known to be needed
-	Unpacking      bool  // something of it is here and being unpacked
+	Unpacking      bool  // nothing is on its way any more, and something is being unpacked
 }
 
 func (p Pulling) String() string {
@@ -45,8 +45,10 @@ type Patience struct {
 	Bytes int64
 }
 
-// ends tells whether too little came since so much was here. While something is being unpacked nothing need come.
-func (p Patience) ends(before int64, now Pulling) bool { return !now.Unpacking && now.Done-before < p.Bytes }
+// ends tells whether too little came since so much was here. While all that is left is to unpack nothing need come.
+func (p Patience) ends(before int64, now Pulling) bool {
+	return !now.Unpacking && now.Done-before < p.Bytes
+}
 
 // pulling is one pull. Its method note is its ProgressFunc.
 type pulling struct {
@@ -74,6 +76,7 @@ func (p *pulling) view() Pulling {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	v := Pulling{Namespace: p.namespace, Ref: p.ref, Begun: p.begun}
+	fetching := false
 	for _, part := range p.parts {
 		v.Bytes += part.Desc.Size
 		switch part.State {
@@ -82,8 +85,10 @@ func (p *pulling) view() Pulling {
 		default:
 			v.Done += min(part.Offset, part.Desc.Size)
 			v.Unpacking = v.Unpacking || part.State == image.Unpacking
+			fetching = fetching || part.State == image.Downloading
 		}
 	}
+	v.Unpacking = v.Unpacking && !fetching
 	return v
 }
 

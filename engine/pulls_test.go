@@ -30,6 +30,10 @@ func TestPulls(t *testing.T) {
 	if list := e.Pulls("ns"); len(list) != 1 || list[0].Ref != "x" || list[0].Done != 90 || list[0].Bytes != 150 || list[0].Unpacking || told != 4 {
 		t.Errorf("got %+v, told %d times", list, told)
 	}
+	p.note(part("c", 10, 10, image.Unpacking)) // which waits for the layer below it
+	if list := e.Pulls("ns"); list[0].Unpacking {
+		t.Errorf("while something is on its way: %+v", list)
+	}
 	p.note(part("a", 100, 100, image.Unpacking))
 	if list := e.Pulls("ns"); !list[0].Unpacking {
 		t.Errorf("got %+v", list)

@@ -45,8 +45,8 @@ func (m *Manager) Create(ctx context.Context, podID string, s *spec.PodContainer
 }
 
 func (m *Manager) checkContainer(p *pod, s *spec.PodContainer) error {
-	if s.Name == "" || len(s.Name) > maxName {
-		return fmt.Errorf("the name of a container must have 1 to %d bytes: %w", maxName, errdefs.ErrInvalidArgument)
+	if err := checkName("the name of a container", s.Name); err != nil {
+		return err
 	}
 	if s.Image.Ref == "" {
 		return fmt.Errorf("container %s names no image: %w", s.Name, errdefs.ErrInvalidArgument)

@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
 
@@ -46,8 +49,8 @@ func (m *Manager) Run(ctx context.Context, s *spec.Pod) (string, error) {
 
 func (m *Manager) checkPod(s *spec.Pod) error {
 	for _, part := range []struct{ what, value string }{{"name", s.Name}, {"namespace", s.Namespace}, {"uid", s.UID}} {
-		if part.value == "" || len(part.value) > maxName {
-			return fmt.Errorf("the %s of a pod must have 1 to %d bytes: %w", part.what, maxName, errdefs.ErrInvalidArgument)
+		if err := checkName("the "+part.what+" of a pod", part.value); err != nil {
+			return err
 		}
 	}
 	if s.LogDirectory != "" && !filepath.IsAbs(s.LogDirectory) {
@@ -60,6 +63,17 @@ func (m *Manager) checkPod(s *spec.Pod) error {
 		s.Security.SELinux = nil
 	}
 	return checkUserNamespace(s.Security.Namespaces.User)
+}
+
+// checkName refuses what no object of Kubernetes is called. Two names with slashes could be one where they are put together.
+func checkName(what, name string) error {
+	if name == "" || len(name) > maxName {
+		return fmt.Errorf("%s must have 1 to %d bytes: %w", what, maxName, errdefs.ErrInvalidArgument)
+	}
+	if strings.ContainsFunc(name, func(r rune) bool { return r == '/' || unicode.IsControl(r) }) || !utf8.ValidString(name) {
+		return fmt.Errorf("%s must have no slashes and nothing that cannot be printed: %.200q: %w", what, name, errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 func checkUserNamespace(u *spec.UserNamespace) error {

@@ -30,6 +30,9 @@ func TestBadPods(t *testing.T) {
 		"unknown runtime class":   {handler: "nobody", want: codes.NotFound},
 		"no metadata":             {change: func(c *runtime.PodSandboxConfig) { c.Metadata = nil }, want: codes.InvalidArgument},
 		"no name":                 {change: func(c *runtime.PodSandboxConfig) { c.Metadata.Name = "" }, want: codes.InvalidArgument},
+		"name with a slash":       {change: func(c *runtime.PodSandboxConfig) { c.Metadata.Name = "../a" }, want: codes.InvalidArgument},
+		"namespace with a slash":  {change: func(c *runtime.PodSandboxConfig) { c.Metadata.Namespace = "a/b" }, want: codes.InvalidArgument},
+		"name of two lines":       {change: func(c *runtime.PodSandboxConfig) { c.Metadata.Name = "a\nb" }, want: codes.InvalidArgument},
 		"annotation bomb":         {change: func(c *runtime.PodSandboxConfig) { c.Annotations = map[string]string{"a": strings.Repeat("b", 9<<20)} }, want: codes.InvalidArgument},
 		"sysctl of the host":      {change: func(c *runtime.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"kernel.panic": "1"} }, want: codes.InvalidArgument},
 		"sysctl that is not":      {change: func(c *runtime.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"net.ipv4.nothing": "1"} }, want: codes.InvalidArgument},
@@ -82,6 +85,7 @@ func TestBadContainers(t *testing.T) {
 		change func(c *runtime.ContainerConfig)
 		want   codes.Code
 	}{
+		"name with a slash":      {func(c *runtime.ContainerConfig) { c.Metadata.Name = "a/../b" }, codes.InvalidArgument},
 		"no image":               {func(c *runtime.ContainerConfig) { c.Image = nil }, codes.InvalidArgument},
 		"image that is not here": {func(c *runtime.ContainerConfig) { c.Image.Image = "nowhere/nothing:1" }, codes.NotFound},
 		"mount of nothing": {func(c *runtime.ContainerConfig) {

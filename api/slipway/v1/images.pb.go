@@ -108,7 +108,7 @@ type Pull struct {
 	Begun         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=begun,proto3" json:"begun,omitempty"`
 	Done          int64                  `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`           // bytes that are here
 	Total         int64                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`         // bytes that are known to be needed; it grows while manifests are read
-	Unpacking     bool                   `protobuf:"varint,5,opt,name=unpacking,proto3" json:"unpacking,omitempty"` // something that is here is being unpacked
+	Unpacking     bool                   `protobuf:"varint,5,opt,name=unpacking,proto3" json:"unpacking,omitempty"` // nothing is on its way any more, what is here is being unpacked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
