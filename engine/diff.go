@@ -64,18 +64,23 @@ func (e *Engine) applyTo(ctx context.Context, s Scope, mounts []storage.Mount, t
 	if err != nil {
 		return err
 	}
+	var full error
 	if key != "" {
 		// FailedPrecondition before anything is read: not empty any more, so it takes the way of foreign mounts.
-		if _, err := snaps.Apply(ctx, key, tar); tar.n > 0 || !errdefs.IsFailedPrecondition(err) {
-			return err
+		if _, full = snaps.Apply(ctx, key, tar); tar.n > 0 || !errdefs.IsFailedPrecondition(full) {
+			return full
 		}
 	}
-	return mount.Temp(e.scratch(), mounts, func(root string) error {
+	err = mount.Temp(e.scratch(), mounts, func(root string) error {
 		if err := changeset.Apply(ctx, root, tar, changeset.Options{}); err != nil {
 			return err
 		}
 		return changeset.Sync(root)
 	})
+	if full != nil && errdefs.IsNotImplemented(err) { // as on Windows, which mounts for no one
+		return full
+	}
+	return err
 }
 
 // scratch is where file systems of clients are mounted out of sight.
