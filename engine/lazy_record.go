@@ -22,7 +22,7 @@ const (
 	createdLimit = 5 * time.Minute
 	// heldLimit is how long the background waits for a task that is created to be started. Clients do that at once; some never do.
 	heldLimit = 10 * time.Second
-	lookEvery    = 250 * time.Millisecond
+	lookEvery = 250 * time.Millisecond
 )
 
 // startRecorder notes what one start reads. Of a layer one start is noted at a time: what others read meanwhile is taken for
