@@ -124,8 +124,8 @@ func layersOf(rootfs []storage.Mount) (hcs.Layers, error) {
 	switch {
 	case len(rootfs) > 1 || m.Target != "":
 		return hcs.Layers{}, fmt.Errorf("the root file system of a Windows container is one mount, not %d: %w", len(rootfs), errdefs.ErrInvalidArgument)
-	case m.Type != "windows-layer":
-		return hcs.Layers{}, fmt.Errorf("the root file system is a mount of type %.80q: only windows-layer can be: %w", m.Type, errdefs.ErrNotImplemented)
+	case m.Type != "windows-layer": // CimFS among them
+		return hcs.Layers{}, fmt.Errorf("the root file system is a mount of type %.80q, and the built-in executor mounts windows-layer only; for CimFS %s: %w", m.Type, document.OtherShim, errdefs.ErrNotImplemented)
 	case m.Source == "":
 		return hcs.Layers{}, fmt.Errorf("the mount of the root file system has no source: %w", errdefs.ErrInvalidArgument)
 	}

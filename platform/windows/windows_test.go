@@ -257,3 +257,32 @@ func TestRefused(t *testing.T) {
 }
 
 func removeAll(path string) error { return os.RemoveAll(path) }
+
+// BenchmarkLifeCycle is what the executor itself costs of create, start, wait and delete: the service takes no time.
+func BenchmarkLifeCycle(b *testing.B) {
+	e, err := windows.New(windows.Config{Root: b.TempDir(), Host: &hcstest.Host{}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Close()
+	oci, err := json.Marshal(ociSpec("true"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := platform.Spec{ID: "bench", OCI: oci, Rootfs: []storage.Mount{{Type: "windows-layer", Source: `C:\s`, Options: []string{`parentLayerPaths=["C:\\p"]`}}}}
+	for b.Loop() {
+		c, err := e.Create(b.Context(), s)
+		if err == nil {
+			err = c.Init().Start(b.Context())
+		}
+		if err == nil {
+			_, err = c.Init().Wait(b.Context())
+		}
+		if err == nil {
+			err = c.Delete(b.Context())
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}

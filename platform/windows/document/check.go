@@ -8,8 +8,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// otherShim is what to do about a container that we cannot run but runhcs can.
-const otherShim = "use runtime io.containerd.runhcs.v1 with hcsshim's containerd-shim-runhcs-v1.exe on PATH"
+// OtherShim is what to do about a container that we cannot run but runhcs can.
+const OtherShim = "use runtime io.containerd.runhcs.v1 with hcsshim's containerd-shim-runhcs-v1.exe on PATH"
 
 // annotations of a spec that are obeyed.
 const (
@@ -21,7 +21,7 @@ const (
 func checkSpec(s *specs.Spec) error {
 	switch {
 	case s.Linux != nil && s.Windows != nil:
-		return unimplemented("this is a Linux container on Windows, which the built-in executor does not run: %s", otherShim)
+		return unimplemented("this is a Linux container on Windows, which the built-in executor does not run: %s", OtherShim)
 	case s.Linux != nil:
 		return invalid(`the spec has a "linux" section and none for "windows": it is for a Linux host`)
 	case s.Solaris != nil, s.VM != nil, s.ZOS != nil, s.FreeBSD != nil:
@@ -29,7 +29,7 @@ func checkSpec(s *specs.Spec) error {
 	case s.Windows == nil:
 		return invalid(`the spec has no "windows" section`)
 	case strings.EqualFold(s.Annotations[hostProcess], "true"):
-		return unimplemented("this is a HostProcess container, which the built-in executor does not run: %s", otherShim)
+		return unimplemented("this is a HostProcess container, which the built-in executor does not run: %s", OtherShim)
 	case s.Process == nil:
 		return invalid(`the spec has no "process"`)
 	case s.Root != nil && s.Root.Readonly:
@@ -39,7 +39,7 @@ func checkSpec(s *specs.Spec) error {
 	case s.Hooks != nil && hasHooks(s.Hooks):
 		return invalid("hooks: Windows containers have none")
 	case s.Windows.Resources != nil && s.Windows.Resources.CPU != nil && len(s.Windows.Resources.CPU.Affinity) > 0:
-		return unimplemented("windows.resources.cpu.affinity: %s", otherShim)
+		return unimplemented("windows.resources.cpu.affinity: %s", OtherShim)
 	}
 	return checkHostname(s.Hostname)
 }
@@ -147,7 +147,7 @@ func newDevices(list []specs.WindowsDevice, schema int, hyperV bool) ([]device2,
 		}
 		switch {
 		case hyperV:
-			return nil, unimplemented("device %#q: a container with Hyper-V isolation has none here: %s", d.ID, otherShim)
+			return nil, unimplemented("device %#q: a container with Hyper-V isolation has none here: %s", d.ID, OtherShim)
 		case kind == "class" || kind == "vpci-class-guid":
 			if id = strings.Trim(id, "{}"); !isGUID(id) {
 				return nil, invalid("device %#.80q is no class of devices: that is a GUID, as in class://5B45201D-F2F2-4F3B-85BB-30FF1F953599", d.ID)

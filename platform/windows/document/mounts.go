@@ -56,7 +56,7 @@ func mountOptions(m specs.Mount) (readOnly bool, err error) {
 	switch m.Type {
 	case "", "bind", "npipe":
 	case "virtual-disk", "physical-disk", "extensible-virtual-disk":
-		return false, unimplemented("mount %#q of type %s: %s", m.Destination, m.Type, otherShim)
+		return false, unimplemented("mount %#q of type %s: %s", m.Destination, m.Type, OtherShim)
 	default:
 		return false, invalid("mount %#q has type %#.80q: on Windows only directories, files and named pipes of the host can be mounted", m.Destination, m.Type)
 	}
