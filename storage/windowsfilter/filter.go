@@ -88,6 +88,11 @@ func readError(err error) error {
 
 // check answers the header to pass on for one of the tar.
 func (f *filter) check(h *tar.Header) (*tar.Header, error) {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") { // a short tar may have a file without end
+			return nil, refuse("%.200q: sparse files cannot be in a layer of Windows", h.Name)
+		}
+	}
 	if base := path.Base(h.Name); strings.HasPrefix(base, whiteout) {
 		return f.whiteout(h, base)
 	}

@@ -276,3 +276,54 @@ func BenchmarkFilter(b *testing.B) {
 		}
 	}
 }
+
+// endless is a tar whose file, or stream, or hidden file, is sparse and a terabyte long.
+func endless(name string) []byte {
+	records := ""
+	for _, kv := range []string{"GNU.sparse.major=0", "GNU.sparse.minor=1", "GNU.sparse.name=" + name, "GNU.sparse.size=1099511627776", "GNU.sparse.numblocks=0", "GNU.sparse.map="} {
+		n := len(kv) + 3
+		for n != len(fmt.Sprintf("%d %s\n", n, kv)) {
+			n++
+		}
+		records += fmt.Sprintf("%d %s\n", n, kv)
+	}
+	block := func(name string, typeflag byte, size int) []byte {
+		b := make([]byte, 512)
+		copy(b, name)
+		copy(b[100:], "0000644\x000000000\x000000000\x00")
+		copy(b[124:], fmt.Sprintf("%011o\x00", size))
+		copy(b[136:], "00000000000\x00        ")
+		b[156] = typeflag
+		copy(b[257:], "ustar\x0000")
+		sum := 0
+		for _, c := range b {
+			sum += int(c)
+		}
+		copy(b[148:], fmt.Sprintf("%06o\x00 ", sum))
+		return b
+	}
+	out := block("Files", tar.TypeDir, 0)
+	out = append(out, block("Files/a", tar.TypeReg, 0)...)
+	out = append(out, block("pax", tar.TypeXHeader, len(records))...)
+	out = append(out, records...)
+	out = append(out, make([]byte, (512-len(records)%512)%512)...)
+	out = append(out, block("x", tar.TypeReg, 0)...)
+	return append(out, make([]byte, 1024)...)
+}
+
+func TestSparseFilesAreRefused(t *testing.T) {
+	for _, name := range []string{"Files/b", "Files/a:stream", "Files/.wh.b"} {
+		data := endless(name)
+		r := tar.NewReader(bytes.NewReader(data))
+		var last *tar.Header
+		for h, err := r.Next(); err == nil; h, err = r.Next() {
+			last = h
+		}
+		if last == nil || last.Name != name || last.Size != 1<<40 {
+			t.Fatalf("the test's tar has %+v", last)
+		}
+		if _, err := filtered(t, data, t.TempDir()); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "sparse") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -88,8 +88,6 @@ func checkHeader(h *tar.Header, name string) (*tar.Header, error) {
 // checkRecord says whether a record is one of Windows, which is passed on.
 func checkRecord(h *tar.Header, key, value string) (ours bool, err error) {
 	switch {
-	case strings.HasPrefix(key, "GNU.sparse."):
-		return false, refuse("sparse files cannot be in a layer of Windows")
 	case key == recordAttributes:
 		attr, err := strconv.ParseUint(value, 10, 32)
 		if err != nil {
