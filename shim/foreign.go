@@ -343,7 +343,7 @@ func (m *Manager) isolate(binary string, options *opaque.Any) (*opaque.Any, erro
 }
 
 // resolve answers the shim binary a runtime name means; "" for the built-in. Names are io.containerd.NAME.VERSION, for
-// containerd-shim-NAME-VERSION on PATH, or an absolute path.
+// containerd-shim-NAME-VERSION on PATH, or an absolute path. The one that containerd's clients ask for on Windows is built in as well where it is not on PATH.
 func (m *Manager) resolve(runtime string) (string, *RuntimeConfig, error) {
 	if r, ok := m.conf.Runtimes[runtime]; ok {
 		return r.Path, &r, nil
@@ -364,6 +364,9 @@ func (m *Manager) resolve(runtime string) (string, *RuntimeConfig, error) {
 	}
 	binary := "containerd-shim-" + parts[len(parts)-2] + "-" + parts[len(parts)-1]
 	path, err := exec.LookPath(binary)
+	if err != nil && runtime == hostRuntime {
+		return "", nil, nil
+	}
 	if err != nil {
 		return "", nil, fmt.Errorf("cannot find %s on PATH for runtime %q; install it or name its path in the configuration: %w", binary, runtime, errdefs.ErrNotFound)
 	}

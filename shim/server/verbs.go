@@ -260,14 +260,14 @@ func (s *Server) Checkpoint(ctx context.Context, r *task.CheckpointTaskRequest) 
 	return &emptypb.Empty{}, nil
 }
 
-// decodeOptions reads the runc options of a Create; types of other runtimes are refused, none is the defaults.
+// decodeOptions reads the runc options of a Create; none is the defaults, and those of other runtimes must ask for nothing that is not done anyway.
 func decodeOptions(a *anypb.Any) (platform.Options, error) {
 	var o runc.Options
 	if a == nil || a.TypeUrl == "" {
 		return platform.Options{}, nil
 	}
 	if !typeurl.Is(a, &o) {
-		return platform.Options{}, fmt.Errorf("cannot use options of type %q: only containerd.runc.v1.Options: %w", a.TypeUrl, errdefs.ErrInvalidArgument)
+		return platform.Options{}, checkOtherOptions(a)
 	}
 	if err := typeurl.UnmarshalTo(a, &o); err != nil {
 		return platform.Options{}, fmt.Errorf("cannot read options: %v: %w", err, errdefs.ErrInvalidArgument)
