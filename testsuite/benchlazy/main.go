@@ -3,7 +3,7 @@
 // Command benchlazy measures how soon containers of images that are not here do something useful, of Slipway and its peers
 // side by side in one run, and prints the README's tables, for `make bench-lazy`.
 //
-//	benchlazy -slipway bin -registry 127.0.0.1:5000 [-peers DIR] [-stargz stargzd] [-rounds N] [-images python,big] [-links 20ms,100mbit] [-more warm,trips] [-only NAME,NAME]
+//	benchlazy -slipway bin -registry 127.0.0.1:5000 [-peers DIR] [-stargz stargzd] [-rounds N] [-images python,big] [-links 20ms,100mbit] [-more warm,trips] [-only NAME,NAME] [-long]
 //
 // The registry is reached through a proxy (package slowlink) that makes it 20 ms away, and in a second run lets 100 Mbit/s
 // through as well. For each start all daemons of a contender are new and empty; the page cache is dropped and then the
@@ -37,16 +37,16 @@ type options struct {
 	slipway, peers, stargz, registry string
 	images, links, only, more        string
 	rounds                           int
-	verbose                          bool
+	verbose, long                    bool
 }
 
 // workload is an image with what a container of it does first.
 type workload struct {
-	repo   string
-	args   []string
-	ready  string // what the program's output holds when it has done something useful
-	rounds int    // at most, 0 for no bound
-	files  func(layer int) []ociimage.File
+	repo  string
+	args  []string
+	ready string // what the program's output holds when it has done something useful
+	long  bool   // too large for a narrow line, but with -long
+	files func(layer int) []ociimage.File
 }
 
 // link is a way to the registry.
@@ -70,7 +70,8 @@ func main() {
 	flag.StringVar(&o.links, "links", "20ms,100mbit", "ways to the registry")
 	flag.StringVar(&o.more, "more", "warm,memory,many,trips,everything", "what else is measured")
 	flag.StringVar(&o.only, "only", "", "only contenders whose names hold one of these")
-	flag.IntVar(&o.rounds, "rounds", 3, "how often each is measured")
+	flag.IntVar(&o.rounds, "rounds", 1, "how often each is measured")
+	flag.BoolVar(&o.long, "long", false, "start the image of 2 GB over the narrow line too, which takes a quarter of an hour for each round")
 	flag.BoolVar(&o.verbose, "v", false, "print each measurement to standard error")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -121,11 +122,10 @@ func table(ctx context.Context, o options, h hub, work string, l link) (err erro
 		if !slices.Contains(strings.Split(o.images, ","), w.repo) {
 			continue
 		}
-		rounds := o.rounds
-		if w.rounds > 0 && l.Bandwidth > 0 {
-			rounds = min(rounds, w.rounds)
+		if w.long && l.Bandwidth > 0 && !o.long {
+			continue
 		}
-		t, err := rows(ctx, o, trial{h, line, w}, all, rounds)
+		t, err := rows(ctx, o, trial{h, line, w}, all)
 		if err != nil {
 			return fmt.Errorf("%s: %w", w.repo, err)
 		}
@@ -138,11 +138,11 @@ func table(ctx context.Context, o options, h hub, work string, l link) (err erro
 type times struct{ seconds, megabytes [starts][][]float64 }
 
 // rows measures all starts of one image of all contenders in turn.
-func rows(ctx context.Context, o options, t trial, all []*contender, rounds int) (r times, err error) {
+func rows(ctx context.Context, o options, t trial, all []*contender) (r times, err error) {
 	for i := range starts {
 		r.seconds[i], r.megabytes[i] = make([][]float64, len(all)), make([][]float64, len(all))
 	}
-	for round := range rounds {
+	for round := range o.rounds {
 		for n, c := range all {
 			got, err := t.all(ctx, c)
 			if err != nil {

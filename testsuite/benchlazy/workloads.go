@@ -18,7 +18,7 @@ var workloads = []workload{
 	{repo: "java", args: []string{"java", "-version"}, ready: "Runtime Environment"},
 	{repo: "nginx", args: ask(`nginx -g "daemon off;" >/dev/null 2>&1 &`, "80", `GET / HTTP/1.0\r\n\r\n`), ready: " 200 OK"},
 	{repo: "redis", args: ask("redis-server --protected-mode no >/dev/null 2>&1 &", "6379", `PING\r\n`), ready: "+PONG"},
-	{repo: "bench-2gb", args: append([]string{"/bin/reader", "some", "/data/big"}, someOf("/data/%d/50", 1, 17)...), ready: "ready", rounds: 1, files: bigFiles},
+	{repo: "bench-2gb", args: append([]string{"/bin/reader", "some", "/data/big"}, someOf("/data/%d/50", 1, 17)...), ready: "ready", long: true, files: bigFiles},
 }
 
 // many is only looked at for what it takes in memory.
