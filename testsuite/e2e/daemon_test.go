@@ -27,7 +27,7 @@ import (
 )
 
 // patience bounds waits for things that happen soon; it is long because machines under test are slow.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 var (
 	binaries string             // directory of slipwayd, slipway and slipway-shim
