@@ -36,8 +36,16 @@ type Driver struct {
 // New opens the driver in dir, which it makes if necessary and which no other process may use.
 func New(dir string, host Host) (*Driver, error) {
 	d := &Driver{host: host}
+	opening := true
 	var err error
-	d.root, err = layerdir.OpenFor(dir, d.destroy)
+	d.root, err = layerdir.OpenFor(dir, func(path string) error {
+		err := d.destroy(path)
+		if opening { // what somebody has open still, maybe a process that is dying, must keep nobody from starting; the next start tries again
+			return nil
+		}
+		return err
+	})
+	opening = false
 	return d, err
 }
 

@@ -286,6 +286,24 @@ func TestOpenSweepsWhatACrashLeft(t *testing.T) {
 	}
 }
 
+// What cannot be deleted yet keeps nobody from starting.
+func TestOpenWithLeftoversInUse(t *testing.T) {
+	d, _ := openStack(t)
+	left := filepath.Join(d.root.Dir(), ".trash", "layer8-XYZ", "layer8")
+	if err := os.MkdirAll(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	host := &fakeHost{fail: map[string]error{"Destroy": errors.New("in use")}}
+	d, err := New(d.root.Dir(), host)
+	if err != nil || !exists(left) {
+		t.Fatalf("%v, and it is there: %v", err, exists(left))
+	}
+	clear(host.fail)
+	if _, err := New(d.root.Dir(), host); err != nil || exists(left) {
+		t.Errorf("the next time: %v, and it is there: %v", err, exists(left))
+	}
+}
+
 func TestRemoveIsWindows(t *testing.T) {
 	d, host := openStack(t)
 	host.fail["Destroy"] = errors.New("in use")

@@ -34,11 +34,10 @@ func openTemps(dir string) (*temps, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot clean up after a crash: %w", err)
 		}
-		// A crash may have cut the note, and the note is not to delete anything else.
-		if path := string(text); isTemp(path) {
-			if err := os.RemoveAll(path); err != nil {
-				return nil, fmt.Errorf("cannot clean up after a crash: %w", err)
-			}
+		// A crash may have cut the note, and the note is not to delete anything else. What the process that is dying has open still is
+		// left to the next start.
+		if path := string(text); isTemp(path) && os.RemoveAll(path) != nil {
+			continue
 		}
 		if err := os.Remove(note); err != nil {
 			return nil, fmt.Errorf("cannot clean up after a crash: %w", err)

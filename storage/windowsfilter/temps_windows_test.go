@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/windows"
 )
 
 func notes(t *testing.T, dir string) (all []string) {
@@ -67,6 +69,35 @@ func TestTemporaryDirectoriesAreNoted(t *testing.T) {
 	}
 	if _, err := openTemps(dir); err != nil || !exists(precious) || len(notes(t, dir)) > 0 {
 		t.Errorf("bad notes: %v, %v", err, notes(t, dir))
+	}
+}
+
+// What a dying process has open still is left to the next start.
+func TestTemporaryDirectoryInUse(t *testing.T) {
+	dir := t.TempDir()
+	temp, err := os.MkdirTemp("", "hcs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := windows.UTF16PtrFromString(filepath.Join(temp, "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := windows.CreateFile(name, windows.GENERIC_WRITE, 0, nil, windows.CREATE_NEW, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "note"), []byte(temp), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openTemps(dir); err != nil || !exists(temp) || len(notes(t, dir)) != 1 {
+		t.Errorf("in use: %v, noted %v", err, notes(t, dir))
+	}
+	if err := windows.CloseHandle(h); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openTemps(dir); err != nil || exists(temp) || len(notes(t, dir)) > 0 {
+		t.Errorf("not in use any more: %v, noted %v", err, notes(t, dir))
 	}
 }
 
