@@ -35,7 +35,8 @@ func (d *daemon) checkNoContainers(t *testing.T, marks ...string) {
 	for _, pid := range d.processes() {
 		cmdline, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 		program := strings.ReplaceAll(string(cmdline), "\x00", " ")
-		if program != "" && !strings.Contains(program, "slipway-shim") && !strings.Contains(program, "slipwayd") && !strings.Contains(program, "slipway-fuse") {
+		own := func(name string) bool { return strings.Contains(program, name) }
+		if program != "" && !own("slipway-shim") && !own("slipway-starter") && !own("slipwayd") && !own("slipway-fuse") {
 			t.Errorf("process %d is left: %s", pid, program)
 		}
 	}
