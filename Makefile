@@ -10,7 +10,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
-.PHONY: all setup build test unit race root e2e vm systemd lint vuln vet-windows bench bench-lazy bench-cri soak-lazy demo fuzz generate clean
+.PHONY: all setup build test unit race root e2e vm test-wine systemd lint vuln vet-windows bench bench-lazy bench-cri soak-lazy demo fuzz generate clean
 
 all: build
 
@@ -22,7 +22,7 @@ build:                 ## bin/slipwayd, bin/slipway, bin/slipway-shim, bin/slipw
 	@mkdir -p $(BIN)
 	@for p in $(PROGRAMS); do CGO_ENABLED=$$([ $$p = slipway-shim ] && echo 1 || echo 0) $(GO) build -tags "$(TAGS) netgo osusergo grpcnotrace nri_no_wasm" -ldflags "$(LDFLAGS) -extldflags=-static" -o $(BIN)/$$p ./cmd/$$p || exit 1; done
 
-test: setup build vet-windows lint race e2e vm   ## everything CI runs
+test: setup build vet-windows lint race e2e vm test-wine   ## everything CI runs
 
 unit:                  ## fast: no race detector; tests that need root skip without it
 	$(GO) test -tags "$(TAGS)" ./...
@@ -37,6 +37,9 @@ e2e: build             ## real clients (ctr, the containerd Go client, slipway) 
 
 vm: build              ## the executor's suite where cgroup v2 is the only hierarchy
 	ci/test-cgroup2
+
+test-wine:             ## Windows code and programs under wine, over a simulator of the container services (testsuite/hcssim)
+	ci/test-wine
 
 systemd:               ## all of that suite where systemd makes the cgroups; vm runs a part of it
 	ci/test-cgroup2 systemd

@@ -19,6 +19,9 @@ import (
 var sim *control.Private
 
 func TestMain(m *testing.M) {
+	if os.Getenv(helper) != "" {
+		help()
+	}
 	os.Exit(run(m))
 }
 

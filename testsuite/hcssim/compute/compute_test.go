@@ -62,7 +62,8 @@ func (p *fake) Kill(c uint32) error {
 	p.once.Do(func() { p.code = c; close(p.done) })
 	return nil
 }
-func (p *fake) End(c uint32) error { return p.Kill(c) }
+func (p *fake) End(c uint32) error  { return p.Kill(c) }
+func (p *fake) Signal(string) error { return p.Kill(ExitControlC) }
 
 type heard struct {
 	client string

@@ -97,11 +97,12 @@ func (h *Host) restore(r record) {
 // past is a process that is no more.
 type past struct{ r processRecord }
 
-func (p past) PID() uint32        { return p.r.PID }
-func (p past) Started() int64     { return p.r.Started }
-func (p past) Image() string      { return p.r.Command }
-func (p past) Wait() uint32       { return p.r.Code }
-func (p past) Kill(uint32) error  { return nil }
-func (p past) End(uint32) error   { return nil }
-func (p past) Suspend(bool) error { return nil }
-func (p past) Usage() Usage       { return Usage{} }
+func (p past) PID() uint32         { return p.r.PID }
+func (p past) Started() int64      { return p.r.Started }
+func (p past) Image() string       { return p.r.Command }
+func (p past) Wait() uint32        { return p.r.Code }
+func (p past) Kill(uint32) error   { return nil }
+func (p past) End(uint32) error    { return nil }
+func (p past) Signal(string) error { return nil }
+func (p past) Suspend(bool) error  { return nil }
+func (p past) Usage() Usage        { return Usage{} }

@@ -47,9 +47,10 @@ type Process interface {
 	PID() uint32
 	Started() int64 // tells it from another that got its number later
 	Image() string
-	Wait() uint32           // blocks, and answers the exit code; may be called more than once
-	Kill(code uint32) error // the process alone
-	End(code uint32) error  // and all that it started, also when it has exited itself
+	Wait() uint32              // blocks, and answers the exit code; may be called more than once
+	Kill(code uint32) error    // the process alone
+	End(code uint32) error     // and all that it started, also when it has exited itself
+	Signal(event string) error // a console event, by its name in schema.ParseSignal
 	Suspend(stop bool) error
 	Usage() Usage
 }
@@ -78,7 +79,7 @@ type Event struct {
 // Exit codes that Windows gives to processes that don't end by themselves.
 const (
 	ExitAborted   = 1067       // ERROR_PROCESS_ABORTED: terminated
-	ExitControlC  = 0xc000013a // STATUS_CONTROL_C_EXIT: a signal that it doesn't handle
+	ExitControlC  = 0xc000013a // STATUS_CONTROL_C_EXIT: a console event that it doesn't handle
 	ExitTerminate = 0x40010004 // DBG_TERMINATE_PROCESS: its system ended
 )
 

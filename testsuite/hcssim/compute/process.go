@@ -120,9 +120,10 @@ func (h *Host) TerminateProcess(c Client, id uint64) error {
 	return p.p.Kill(ExitAborted)
 }
 
-// SignalProcess sends a console event; the simulated programs handle none, so that each ends them.
+// SignalProcess sends a console event: a process that doesn't handle it ends with ExitControlC.
 func (h *Host) SignalProcess(c Client, id uint64, options string) error {
-	if _, err := schema.ParseSignal(options); err != nil {
+	event, err := schema.ParseSignal(options)
+	if err != nil {
 		return err
 	}
 	h.mu.Lock()
@@ -131,7 +132,7 @@ func (h *Host) SignalProcess(c Client, id uint64, options string) error {
 	if err != nil {
 		return err
 	}
-	return p.p.Kill(ExitControlC)
+	return p.p.Signal(event)
 }
 
 // ModifyProcess resizes a console or closes a stream.

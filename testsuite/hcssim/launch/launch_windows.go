@@ -147,6 +147,9 @@ func start(application, command, dir string, env []uint16, std [3]windows.Handle
 		err = windows.AssignProcessToJobObject(q.job, q.h)
 	}
 	if err == nil {
+		err = hearCtrlC(q.h)
+	}
+	if err == nil {
 		_, err = windows.ResumeThread(pi.Thread)
 	}
 	if err != nil {
@@ -156,9 +159,31 @@ func start(application, command, dir string, env []uint16, std [3]windows.Handle
 	return q, nil
 }
 
+// hearCtrlC undoes what a process group of its own does beside making the process independent of the simulator's console, with which it
+// would end: Ctrl-C is ignored. The flag is among the process's parameters, before its first instruction.
+func hearCtrlC(h windows.Handle) error {
+	var info windows.PROCESS_BASIC_INFORMATION
+	if err := windows.NtQueryInformationProcess(h, windows.ProcessBasicInformation, unsafe.Pointer(&info), uint32(unsafe.Sizeof(info)), nil); err != nil {
+		return err
+	}
+	var params, flags uintptr
+	at := uintptr(unsafe.Pointer(info.PebBaseAddress)) + unsafe.Offsetof(windows.PEB{}.ProcessParameters)
+	if err := windows.ReadProcessMemory(h, at, (*byte)(unsafe.Pointer(&params)), unsafe.Sizeof(params), nil); err != nil {
+		return err
+	}
+	return windows.WriteProcessMemory(h, params+consoleFlags, (*byte)(unsafe.Pointer(&flags)), 4, nil)
+}
+
+// consoleFlags is where RTL_USER_PROCESS_PARAMETERS has its ConsoleFlags, on 64-bit Windows.
+const consoleFlags = 0x18
+
+// reopened are the rights that Process needs.
+const reopened = windows.PROCESS_TERMINATE | windows.PROCESS_QUERY_INFORMATION | windows.PROCESS_VM_READ | windows.PROCESS_VM_WRITE | windows.PROCESS_VM_OPERATION |
+	windows.PROCESS_CREATE_THREAD | windows.PROCESS_SUSPEND_RESUME | windows.SYNCHRONIZE
+
 // Reopen finds a process that runs since started.
 func (l *Launcher) Reopen(pid uint32, started int64) (compute.Process, error) {
-	h, err := windows.OpenProcess(windows.PROCESS_TERMINATE|windows.PROCESS_QUERY_INFORMATION|windows.PROCESS_VM_READ|windows.PROCESS_SUSPEND_RESUME|windows.SYNCHRONIZE, false, pid)
+	h, err := windows.OpenProcess(reopened, false, pid)
 	if err != nil {
 		return nil, err
 	}

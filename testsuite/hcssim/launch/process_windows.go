@@ -15,7 +15,12 @@ var (
 	ntResumeProcess  = ntdll.NewProc("NtResumeProcess")
 	kernel32         = windows.NewLazySystemDLL("kernel32.dll")
 	getMemoryInfo    = kernel32.NewProc("K32GetProcessMemoryInfo")
+	createThread     = kernel32.NewProc("CreateRemoteThread")
+	ctrlRoutine      = windows.NewLazySystemDLL("kernelbase.dll").NewProc("CtrlRoutine")
 )
+
+// events are the console's, as handlers get them (SetConsoleCtrlHandler).
+var events = map[string]uintptr{"CtrlC": 0, "CtrlBreak": 1, "CtrlClose": 2, "CtrlLogOff": 5, "CtrlShutdown": 6}
 
 // process keeps its handle for as long as the simulator runs: there are few, and Windows keeps exit codes no longer.
 type process struct {
@@ -61,6 +66,16 @@ func (p *process) End(code uint32) error {
 		_ = windows.TerminateJobObject(p.job, code)
 	}
 	return p.Kill(code)
+}
+
+// Signal calls the process's handlers as the console does: by a thread in it, in the system's own code, which ends the process when no
+// handler says that it did something. DLLs of the system are at the same place in all processes.
+func (p *process) Signal(event string) error {
+	t, _, err := createThread.Call(uintptr(p.h), 0, 0, ctrlRoutine.Addr(), events[event], 0, 0)
+	if t == 0 {
+		return fmt.Errorf("cannot signal process %d: %w", p.pid, err)
+	}
+	return windows.CloseHandle(windows.Handle(t))
 }
 
 func (p *process) Suspend(stop bool) error {
