@@ -193,35 +193,7 @@ func (c *container) watchSystem(system hcs.System) {
 			c.e.log.Warn("cannot tell how a compute system ended", "id", c.id, "error", err)
 		}
 		close(c.gone)
-		c.abandon()
 	})
-}
-
-// lastNotices is how long the end of a system waits for the notices of its processes' ends.
-const lastNotices = 2 * time.Second
-
-// abandon ends the waiting for processes of a system that has ended, should the service keep silent about them.
-func (c *container) abandon() {
-	deadline := time.NewTimer(lastNotices)
-	defer deadline.Stop()
-	expired := false
-	for _, p := range append(c.Processes(), c.init) {
-		p := p.(*process)
-		if !p.running() {
-			continue
-		}
-		if !expired {
-			select {
-			case <-p.noticed:
-				continue
-			case <-deadline.C:
-				expired = true
-			case <-c.e.life.Done():
-				return
-			}
-		}
-		p.abandon()
-	}
 }
 
 // stuckAfter is when a system that was terminated and does not end is given up.

@@ -32,7 +32,6 @@ type process struct {
 	params   hcs.ProcessParameters
 	io       platform.IO
 	terminal bool
-	noticed  chan struct{} // closed when nothing more will be heard of its end
 	done     chan struct{} // closed when exit is set and output is copied
 
 	starting sync.Mutex // one Start at a time
@@ -43,13 +42,12 @@ type process struct {
 	started bool
 	killed  bool // by us
 	handle  hcs.Process
-	stop    context.CancelFunc // ends the waiting for it
 	streams *stdio
 	exit    platform.Exit
 }
 
 func newProcess(c *container, id string) *process {
-	return &process{c: c, id: id, noticed: make(chan struct{}), done: make(chan struct{})}
+	return &process{c: c, id: id, done: make(chan struct{})}
 }
 
 // prepareInit makes the program of the record's process ready to start.
@@ -174,19 +172,23 @@ func (p *process) run(ctx context.Context) error {
 	return nil
 }
 
+// lastNotices is how long after the end of a system its processes' ends may be told.
+const lastNotices = 2 * time.Second
+
 // watch waits in the background for the process to end.
 func (p *process) watch(handle hcs.Process) {
-	ctx, stop := context.WithCancel(p.c.e.life)
 	p.mu.Lock()
-	p.handle, p.stop = handle, stop
+	p.handle = handle
 	p.mu.Unlock()
+	life, ended := p.c.e.life, make(chan struct{})
+	ctx, stop := context.WithCancel(life)
 	p.c.e.background.Go(func() {
 		defer stop()
+		defer close(ended)
 		status, err := handle.Wait(ctx)
-		if p.c.e.life.Err() != nil {
+		if err != nil && life.Err() != nil {
 			return // the executor was closed
 		}
-		close(p.noticed)
 		exit := platform.Exit{Status: status, At: time.Now()}
 		if err != nil {
 			exit.Status, exit.Unknown = statusUnknown, true
@@ -194,15 +196,21 @@ func (p *process) watch(handle hcs.Process) {
 		}
 		p.ended(exit)
 	})
-}
-
-// abandon ends the waiting for a process of a system that has ended.
-func (p *process) abandon() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.stop != nil {
-		p.stop()
-	}
+	p.c.e.background.Go(func() { // gives up should the service keep silent
+		select {
+		case <-p.c.gone:
+		case <-ctx.Done():
+			return
+		}
+		timer := time.NewTimer(lastNotices)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			stop()
+		case <-ended:
+		case <-life.Done():
+		}
+	})
 }
 
 // ended is called once by the watcher.
