@@ -271,9 +271,9 @@ func TestStarterKilled(t *testing.T) {
 // TestLarge has a program of more than a socket takes at once, with as much text as execve(2) takes.
 func TestLarge(t *testing.T) {
 	_, status, err := start(t, newStarter(t), func(p *Program) {
-		w := p.Words(1 << 16)
-		for range 1 << 16 {
-			p.Set(w+1<<16-1, 5)
+		w := p.Words(1 << 13)
+		for range 1 << 13 {
+			p.Set(w+1<<13-1, 5)
 		}
 		env := []string{"X=" + strings.Repeat("x", 100<<10), "Y=" + strings.Repeat("y", 100<<10)}
 		p.Wait()
