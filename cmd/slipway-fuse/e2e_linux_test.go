@@ -57,7 +57,7 @@ type host struct {
 	control.Client
 }
 
-func startHost(t *testing.T) *host {
+func startHost(t testing.TB) *host {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("mounting FUSE with suid and dev needs root")
@@ -85,7 +85,7 @@ func startHost(t *testing.T) *host {
 }
 
 // endKeeper ends the keeper of a state directory, if there ever was one, and waits for it.
-func endKeeper(t *testing.T, state string) {
+func endKeeper(t testing.TB, state string) {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(state, "keeper.lock"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -142,7 +142,7 @@ func sizedFiles(size int) []ociimage.File {
 }
 
 // state writes what the server needs to serve a layer of the registry.
-func (h *host) state(t *testing.T, r *registry.Registry, files []ociimage.File) (id, dir string) {
+func (h *host) state(t testing.TB, r *registry.Registry, files []ociimage.File) (id, dir string) {
 	t.Helper()
 	built := r.Push("test/lazy:latest", ociimage.Image{Layers: []ociimage.Layer{{Files: files}}})
 	desc := built.Layers[0]
