@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -29,6 +28,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/slipwayd/slipway/internal/ipc"
 	"github.com/slipwayd/slipway/shim/server"
 	"github.com/slipwayd/slipway/testsuite"
 )
@@ -100,7 +100,7 @@ func (r *rig) serve() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	l, err := ipc.Listen(filepath.Join(dir, "s"))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func (r *rig) serve() {
 		defer close(served)
 		_ = rpc.Serve(context.Background(), l)
 	}()
-	conn, err := net.Dial("unix", filepath.Join(dir, "s"))
+	conn, err := ipc.Dial(r.t.Context(), filepath.Join(dir, "s"))
 	if err != nil {
 		r.t.Fatal(err)
 	}
