@@ -22,12 +22,11 @@ import (
 func main() {
 	dir := flag.String("dir", `C:\hcssim`, "folder of the state")
 	flag.Parse()
-	if err := run(*dir); err != nil {
-		fmt.Fprintln(os.Stderr, "hcssimd:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "hcssimd:", run(*dir))
+	os.Exit(1)
 }
 
+// run serves until that fails.
 func run(dir string) error {
 	volumes := filepath.Join(dir, "volumes")
 	if prefix := os.Getenv("WINEPREFIX"); prefix != "" {

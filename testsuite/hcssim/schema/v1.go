@@ -95,7 +95,7 @@ func (c *ContainerV1) system() (*System, error) {
 		return nil, badValue("$", "a negative limit")
 	}
 	for _, l := range c.Layers {
-		s.Layers = append(s.Layers, Layer{ID: l.ID, Path: l.Path})
+		s.Layers = append(s.Layers, Layer(l))
 	}
 	for _, m := range c.MappedDirectories {
 		s.Directories = append(s.Directories, Directory{Host: m.HostPath, Container: m.ContainerPath, ReadOnly: m.ReadOnly})
