@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -75,23 +76,25 @@ func TestConfigFileMayBeMissingUnlessItIsNamed(t *testing.T) {
 }
 
 func TestFlagsWinOverTheFile(t *testing.T) {
+	dir := t.TempDir()
+	file, flag, sock := filepath.Join(dir, "file"), filepath.Join(dir, "flag"), filepath.Join(dir, "a.sock")
 	f := flags{
-		config: writeConfig(t, "root = \"/file\"\nstate = \"/file\"\n[gc]\ndelay = \"3s\"\n[log]\nlevel = \"warn\"\n"),
-		root:   "/flag", logLevel: "debug", address: "/a.sock",
+		config: writeConfig(t, fmt.Sprintf("root = %q\nstate = %[1]q\n[gc]\ndelay = \"3s\"\n[log]\nlevel = \"warn\"\n", file)),
+		root:   flag, logLevel: "debug", address: sock,
 	}
 	given := map[string]bool{"config": true, "root": true, "log-level": true, "address": true}
 	c, err := f.load(func(flag string) bool { return given[flag] })
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Root != "/flag" || c.State != "/file" || c.Address != "/a.sock" || c.Log.Level.Level != slog.LevelDebug || c.GC.Delay.Duration != 3*time.Second {
+	if c.Root != flag || c.State != file || c.Address != sock || c.Log.Level.Level != slog.LevelDebug || c.GC.Delay.Duration != 3*time.Second {
 		t.Errorf("got %+v", c)
 	}
-	f.root = "/file/"
+	f.root = file + string(filepath.Separator)
 	if _, err := f.load(func(flag string) bool { return given[flag] }); err == nil || !strings.Contains(err.Error(), "two directories") {
 		t.Errorf("one directory for root and state gives %v", err)
 	}
-	f.root, f.logLevel = "/flag", "loud"
+	f.root, f.logLevel = flag, "loud"
 	if _, err := f.load(func(flag string) bool { return given[flag] }); err == nil || !strings.Contains(err.Error(), "--log-level") {
 		t.Errorf("a bad level gives %v", err)
 	}

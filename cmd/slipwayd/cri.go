@@ -123,14 +123,14 @@ stream_tls_key = ""
 # Let plugins of the Node Resource Interface see pods and adjust containers. Whoever may connect to the socket has the rights of root.
 enabled = false
 # Where plugins connect by themselves, which one runtime on a host can serve; empty for nowhere.
-socket = "/var/run/nri/nri.sock"
+socket = %q
 # Programs NN-NAME that are started with the daemon, and their configuration: NN-NAME.conf or NAME.conf.
 plugin_dir = "/opt/nri/plugins"
 config_dir = "/etc/nri/conf.d"
 # How long a plugin may take to register, and for each request; one that takes longer is disconnected.
 registration_timeout = "5s"
 request_timeout = "2s"
-`, defaultCNIConf, tomlList(defaultCNIBins))
+`, defaultCNIConf, tomlList(defaultCNIBins), nri.DefaultSocket)
 }
 
 // tomlList writes an array of strings.
