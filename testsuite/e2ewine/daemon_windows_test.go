@@ -157,6 +157,8 @@ func (d *daemon) end() {
 		_ = shim.Kill()
 		_, _ = shim.Wait()
 	}
+	// Windows may be in the middle of destroying a layer that the daemon had asked it to.
+	d.eventually("its directories cannot be removed", func() error { return errors.Join(os.RemoveAll(d.root), os.RemoveAll(d.state)) })
 }
 
 // eventually waits for what happens by itself.
