@@ -136,7 +136,9 @@ func mustRead(t testing.TB, b *Blob, f *source, class Class, off, n int) {
 	}
 }
 
-func TestRead(t *testing.T) {
+func TestRead(t *testing.T) { synctest.Test(t, testRead) }
+
+func testRead(t *testing.T) {
 	f := newSource(3*mib + 1000)
 	s, b := begin(t, f, Options{})
 	for _, r := range []struct{ off, n, requests int }{
@@ -158,6 +160,7 @@ func TestRead(t *testing.T) {
 			t.Errorf("read %d at %d: %v", r.n, r.off, err)
 		}
 	}
+	synctest.Wait()
 	if st := s.Stats(); st.Demand.Bytes != int64(len(f.data)) || st.Demand.Requests != int64(len(f.requests())) || st.Queued+st.InFlight != 0 {
 		t.Errorf("%+v", st)
 	}
@@ -170,6 +173,7 @@ func testGrowth(t *testing.T) {
 	f := newSource(64 * mib)
 	_, b := begin(t, f, Options{})
 	sizes := func() (sizes []int64) {
+		synctest.Wait()
 		for _, c := range f.requests() {
 			sizes = append(sizes, c.length/mib)
 		}

@@ -119,8 +119,11 @@ func (p *piece) publish(n int64) {
 	p.attempts = 0
 	s.counters[p.cause].Bytes += n
 	p.broadcast()
-	if urgent && !p.urgent() {
-		p.blob.host.wake()
+	switch h := p.blob.host; {
+	case urgent && !p.urgent():
+		h.wake()
+	case len(h.queue) > 0:
+		h.dispatch() // there is less on its way
 	}
 }
 

@@ -104,9 +104,10 @@ func (h *host) earliest(p *piece) time.Time {
 // because nobody breaks them off.
 func (h *host) room(class Class) bool {
 	var n [classes]int
-	waited := 0
+	waited, coming := 0, int64(0)
 	for _, p := range h.active {
 		n[p.class]++
+		coming += p.length() - p.have
 		if p.urgent() {
 			waited++
 		}
@@ -118,7 +119,7 @@ func (h *host) room(class Class) bool {
 		return false
 	}
 	if class == Profile {
-		return n[Profile]+n[Background] < max(1, h.limit-2)
+		return n[Profile]+n[Background] < max(1, h.limit-2) && coming < h.line.window() // what a start needs first comes first
 	}
 	if h.urgent() {
 		return n[Background] < 1

@@ -1,6 +1,9 @@
 package fetch
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // line is what the way to a host was like lately. It decides how much to ask for beside what is wanted: what comes in the time of
 // a round trip costs less than a round trip later, and what takes longer delays those who wait.
@@ -33,4 +36,15 @@ func (l *line) carries(most int64) int64 {
 		return most
 	}
 	return int64(min(max(l.rate*l.trip.Seconds(), float64(most)/4), float64(most)))
+}
+
+// leastWindow is how many bytes may be on their way through any line.
+const leastWindow = 512 << 10
+
+// window answers how many bytes on their way keep the line busy. More of them only come later: all share it.
+func (l *line) window() int64 {
+	if l.trip == 0 {
+		return math.MaxInt64
+	}
+	return max(leastWindow, int64(2*l.rate*l.trip.Seconds()))
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 func TestLine(t *testing.T) {
@@ -52,6 +54,53 @@ func TestNarrow(t *testing.T) {
 			t.Errorf("first %d bytes were asked for, at last %d; want %d and %d", first.length, last.length, mib, mib/4)
 		}
 	})
+}
+
+// TestWindow: what a start will read comes in order through a narrow line, not all at once, and without a pause.
+func TestWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newSource(64 * mib)
+		shared := make(chan struct{}, 1) // the line
+		f.set(func(_ context.Context, _ int, whole []byte) (io.ReadCloser, error) {
+			time.Sleep(20 * time.Millisecond)
+			return io.NopCloser(&sharing{narrow{whole}, shared}), nil
+		})
+		_, b := begin(t, f, Options{})
+		mustRead(t, b, f, Foreground, 63*mib, mib) // the line is known now
+		synctest.Wait()
+		begun := time.Now()
+		var readers errgroup.Group
+		var came [6]time.Duration
+		for i := range came {
+			readers.Go(func() error {
+				err := read(b, f, Profile, 10*mib*i, 2*mib)
+				came[i] = time.Since(begun)
+				return err
+			})
+			synctest.Wait()
+		}
+		if err := readers.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		alone := time.Duration(2 * mib / 12.5e6 * float64(time.Second))
+		for i, d := range came {
+			if least := time.Duration(i+1) * alone; d < least || d > least+alone/2+40*time.Millisecond {
+				t.Errorf("range %d came after %v, want about %v", i, d, least)
+			}
+		}
+	})
+}
+
+// sharing has bodies take turns on one line.
+type sharing struct {
+	narrow
+	line chan struct{}
+}
+
+func (s *sharing) Read(p []byte) (int, error) {
+	s.line <- struct{}{}
+	defer func() { <-s.line }()
+	return s.narrow.Read(p)
 }
 
 // narrow delivers 12.5 MB in a second.

@@ -23,7 +23,9 @@ func (f *source) fetched() (n int64) {
 }
 
 // TestStore reads all of a blob twice, all over it and by many, with less memory than it has bytes: each comes once.
-func TestStore(t *testing.T) {
+func TestStore(t *testing.T) { synctest.Test(t, testStore) }
+
+func testStore(t *testing.T) {
 	f := newSource(8 * mib)
 	s, b := begin(t, f, Options{Memory: 2 * mib, Dir: t.TempDir()})
 	for range 2 {
@@ -46,10 +48,12 @@ func TestStore(t *testing.T) {
 	if n := f.fetched(); n != int64(len(f.data)) {
 		t.Errorf("%d bytes were fetched of %d", n, len(f.data))
 	}
+	synctest.Wait()
 	if st := s.Stats(); st.Disk != int64(len(f.data)) || st.Memory != 0 {
 		t.Errorf("%+v", st)
 	}
 	b.Close()
+	synctest.Wait()
 	if st := s.Stats(); st.Disk != 0 {
 		t.Errorf("%d bytes are stored of a closed blob", st.Disk)
 	}
@@ -118,7 +122,9 @@ func TestDiscard(t *testing.T) {
 }
 
 // TestStoreRefuses: without room, or when the file cannot be had, memory does.
-func TestStoreRefuses(t *testing.T) {
+func TestStoreRefuses(t *testing.T) { synctest.Test(t, testStoreRefuses) }
+
+func testStoreRefuses(t *testing.T) {
 	for name, o := range map[string]Options{
 		"no room":   {Dir: t.TempDir(), Room: func(int64) bool { return false }},
 		"too much":  {Dir: t.TempDir(), Disk: 1},
@@ -129,6 +135,7 @@ func TestStoreRefuses(t *testing.T) {
 		for range 2 {
 			mustRead(t, b, f, Foreground, 0, 4*mib)
 		}
+		synctest.Wait()
 		if st := s.Stats(); st.Disk != 0 || f.fetched() != 4*mib {
 			t.Errorf("%s: %+v, %d fetched", name, st, f.fetched())
 		}
@@ -136,11 +143,14 @@ func TestStoreRefuses(t *testing.T) {
 }
 
 // TestStoreFails: a disk that fails makes bytes be fetched again.
-func TestStoreFails(t *testing.T) {
+func TestStoreFails(t *testing.T) { synctest.Test(t, testStoreFails) }
+
+func testStoreFails(t *testing.T) {
 	f := newSource(4 * mib)
 	_, b := begin(t, f, Options{Dir: t.TempDir()})
 	mustRead(t, b, f, Foreground, 0, mib)
 	for range 2 { // of reading, then of writing
+		synctest.Wait()
 		b.s.mu.Lock()
 		if b.stored.file != nil {
 			_ = b.stored.file.Close()
@@ -160,18 +170,25 @@ type local struct {
 func (l *local) Here() bool { return l.here }
 
 // TestLocal: what is here is not stored, and what was before is given up.
-func TestLocal(t *testing.T) {
+func TestLocal(t *testing.T) { synctest.Test(t, testLocal) }
+
+func testLocal(t *testing.T) {
 	f := &local{source: newSource(4 * mib)}
 	dir := t.TempDir()
 	s := New(Options{Dir: dir})
 	defer s.Close()
 	b := s.Blob("registry", f.desc(), f)
 	mustRead(t, b, f.source, Foreground, 0, 2*mib)
-	mustRead(t, b, f.source, Foreground, 0, mib) // the GET's end may have to be waited for
+	synctest.Wait()
 	s.Trim()
+	mustRead(t, b, f.source, Foreground, 0, 2*mib)
+	if n := f.fetched(); n != 2*mib {
+		t.Errorf("%d bytes were fetched", n)
+	}
 	f.here = true
 	s.Trim()
 	mustRead(t, b, f.source, Foreground, 0, 4*mib)
+	synctest.Wait()
 	if st := s.Stats(); st.Disk != 0 {
 		t.Errorf("%+v", st)
 	}
