@@ -209,11 +209,12 @@ func TestPodLife(t *testing.T) {
 	k.pull(t)
 	pod := ownNetwork(k.podConfig(name(t)))
 	pod.Hostname = "somebody"
-	podID, id := k.start(t, pod, k.containerConfig(pod, `hostname; echo problem >&2; trap "exit 7" TERM; while :; do sleep 0.05; done`))
+	podID, id := k.start(t, pod, k.containerConfig(pod, `trap "exit 7" TERM; hostname; echo problem >&2; while :; do sleep 0.05; done`))
 	st := k.awaitState(t, id, runtime.ContainerState_CONTAINER_RUNNING)
 	if st.StartedAt == 0 || st.ImageId == "" {
 		t.Errorf("status %v lacks when it started, or what", st)
 	}
+	k.awaitLog(t, id, "problem") // by then it takes the signal
 	exec, err := k.ExecSync(t.Context(), &runtime.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "hostname; echo no >&2; exit 3"}})
 	if err != nil || string(exec.Stdout) != "somebody\n" || string(exec.Stderr) != "no\n" || exec.ExitCode != 3 {
 		t.Errorf("ExecSync: %v, %v", exec, err)
