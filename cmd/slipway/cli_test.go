@@ -122,7 +122,7 @@ func TestArgv(t *testing.T) {
 		{new("sh"), nil, "sh"},
 		{new(""), []string{"ls"}, "ls"},
 	} {
-		r := runFlags{name: "x", network: "none"}
+		r := runFlags{name: "x", networkFlags: networkFlags{network: "none"}}
 		if tc.entrypoint != nil {
 			r.entrypoint = *tc.entrypoint
 		}

@@ -15,6 +15,8 @@ const networkUsage = "none (loopback only) or host"
 // hnsNetwork is Windows' alone.
 const hnsNetwork = "none"
 
+type networkFlags struct{ network string }
+
 func addNetworkFlags(*pflag.FlagSet, *runFlags) {}
 
 // join has no network to join: none and host are the document's matter.

@@ -28,6 +28,11 @@ var natNetwork = hns.Network{Name: "slipway-nat", Kind: hns.NAT, Subnet: netip.M
 // labelNamespace is the GUID of the network namespace that is a container's own, and the name of its endpoint.
 const labelNamespace = "slipway.io/hns-namespace"
 
+type networkFlags struct {
+	network string
+	publish []string
+}
+
 func addNetworkFlags(f *pflag.FlagSet, r *runFlags) {
 	f.StringArrayVarP(&r.publish, "publish", "p", nil, "[IP:]PORT:CONTAINERPORT[/udp] of the host that leads into the container; with --network nat")
 }

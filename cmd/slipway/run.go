@@ -26,10 +26,11 @@ import (
 type runFlags struct {
 	interactive, tty, detach, rm, readOnly bool
 
-	name, user, workdir, memory, network, entrypoint, hostname, pull, runtime string
-	env, envFiles, volumes, labels, publish                                   []string
-	cpus                                                                      float64
-	lazy                                                                      lazyMode
+	name, user, workdir, memory, entrypoint, hostname, pull, runtime string
+	env, envFiles, volumes, labels                                   []string
+	cpus                                                             float64
+	lazy                                                             lazyMode
+	networkFlags
 }
 
 func (a *app) runCmd() *cobra.Command {

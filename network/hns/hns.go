@@ -58,17 +58,6 @@ func (n Network) check() error {
 	return nil
 }
 
-// anywhere is the destination of a default route.
-func anywhere(gateway netip.Addr) string {
-	if gateway.Is4() {
-		return "0.0.0.0/0"
-	}
-	return "::/0"
-}
-
-// endpointName is what the endpoint of a pod is called.
-func endpointName(pod string) string { return "slipway-" + pod }
-
 // namespaceID is an id of an object of the service, a GUID.
 var namespaceID = regexp.MustCompile(`^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$`)
 

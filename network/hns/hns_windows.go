@@ -274,3 +274,14 @@ func defaultRoutes(n *hcn.HostComputeNetwork) []hcn.Route {
 	}
 	return routes
 }
+
+// anywhere is the destination of a default route.
+func anywhere(gateway netip.Addr) string {
+	if gateway.Is4() {
+		return "0.0.0.0/0"
+	}
+	return "::/0"
+}
+
+// endpointName is what the endpoint of a pod is called.
+func endpointName(pod string) string { return "slipway-" + pod }
