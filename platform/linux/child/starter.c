@@ -145,9 +145,10 @@ __attribute__((constructor)) static void starter(void) {
 		return;
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	prctl(PR_SET_NAME, "slipway-starter", 0, 0, 0);
-	// Signals that our parent ignores would be ignored by containers too.
+	// Signals that our parent ignores would be ignored by containers too. The C library's own call leaves out those it uses itself.
+	static const uint64_t defaults[4]; // struct sigaction of the kernel
 	for (int s = 1; s < NSIG; s++)
-		signal(s, SIG_DFL);
+		syscall(SYS_rt_sigaction, s, defaults, NULL, sizeof(uint64_t));
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
