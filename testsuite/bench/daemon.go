@@ -44,7 +44,7 @@ func slipway(bin, dir, registry string) *daemon {
 	return &daemon{
 		name: "slipway", dir: dir, socket: socket, registry: registry, runtime: client.DefaultRuntime,
 		argv:    []string{filepath.Join(bin, "slipwayd"), "--root", dir + "/root", "--state", dir + "/state", "--address", socket, "--config", dir + "/config.toml"},
-		pullCmd: func(image string) []string { return append(cli, "pull", "-q", image) },
+		pullCmd: func(image string) []string { return append(cli, "pull", "-q", "--lazy=never", image) }, // in full, each time
 		runCmd: func(_, image string, args ...string) []string {
 			return append(append(cli, "run", "--rm", image), args...)
 		},

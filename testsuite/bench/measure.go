@@ -28,6 +28,7 @@ var measurements = []measurement{
 	{name: "fdatasync and fsync in one run --rm", unit: "", goal: "≤ 8 (ours)", runs: 1, take: syncs},
 	{name: "pull java, unpacked", unit: "s", goal: "≤ 0.7×", runs: 5, take: pullJava},
 	{name: "PSS of the idle daemon", unit: "MB", goal: "≤ 40 MB (ours)", runs: 1, take: idle},
+	{name: "PSS of the idle daemon with its shims", unit: "MB", runs: 1, take: idleAll},
 	{name: "PSS for each of 100 idle containers", unit: "MB", goal: "≤ 0.5 MB (ours)", runs: 1, take: hundred},
 }
 
@@ -139,7 +140,12 @@ func pullJava(ctx context.Context, d *daemon) (float64, error) {
 	return t.Seconds(), err
 }
 
-func idle(_ context.Context, d *daemon) (float64, error) { return d.pss() }
+// idle is after all that came before: what pulls and containers left in the daemon counts.
+func idle(_ context.Context, d *daemon) (float64, error) {
+	return measure.PSS([]int{d.cmd.Process.Pid})
+}
+
+func idleAll(_ context.Context, d *daemon) (float64, error) { return d.pss() }
 
 // hundred is the memory that each of 100 sleeping containers adds over shims and daemon, their own processes left out.
 func hundred(ctx context.Context, d *daemon) (_ float64, err error) {
