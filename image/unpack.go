@@ -128,7 +128,12 @@ func (u *unpacker) have(ctx context.Context, steps []Layer) (int, error) {
 }
 
 // run fetches all layers and unpacks those from number have on, side by side, committing them in order.
-func (u *unpacker) run(ctx context.Context, steps []Layer, have int) error {
+func (u *unpacker) run(ctx context.Context, steps []Layer, have int) (err error) {
+	defer func(caller context.Context) { // a layer may notice no more than that it is to stop
+		if why := context.Cause(caller); err != nil && why != nil && !errors.Is(err, why) && errors.Is(err, context.Canceled) {
+			err = fmt.Errorf("%w: %w", err, why)
+		}
+	}(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	slots := make(chan struct{}, u.limits.Parallel)
 	below := make(chan struct{}) // closed when the layer below is committed
@@ -151,6 +156,8 @@ func (u *unpacker) run(ctx context.Context, steps []Layer, have int) error {
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
+		}
+		if ctx.Err() != nil { // also when there was a slot
 			if err := group.Wait(); err != nil {
 				return err
 			}
