@@ -146,9 +146,14 @@ func (c *contender) several(rounds int, take func(c *contender) ([]float64, erro
 func (c *contender) reads(ctx context.Context, t trial) (v []float64, err error) {
 	var out string
 	err = c.once(ctx, t, func(said string) error { out = said; return nil })
-	for _, f := range strings.Fields(out) {
-		if n, err := strconv.ParseFloat(f, 64); err == nil {
-			v = append(v, n)
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, "level=") {
+			continue // a warning of the peer's, with numbers of its own
+		}
+		for _, f := range strings.Fields(line) {
+			if n, err := strconv.ParseFloat(f, 64); err == nil {
+				v = append(v, n)
+			}
 		}
 	}
 	if len(v) != 3 {
