@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/slipwayd/slipway/internal/winname"
 	"github.com/slipwayd/slipway/platform"
 	"github.com/slipwayd/slipway/platform/windows/hcs"
 )
@@ -129,15 +130,5 @@ func validID(id string) bool {
 			return false
 		}
 	}
-	return !reserved(id)
-}
-
-// reserved says whether Windows takes a file name for a device ("Naming Files, Paths, and Namespaces").
-func reserved(name string) bool {
-	name, _, _ = strings.Cut(strings.ToUpper(name), ".")
-	switch name {
-	case "CON", "PRN", "AUX", "NUL":
-		return true
-	}
-	return len(name) == 4 && (strings.HasPrefix(name, "COM") || strings.HasPrefix(name, "LPT")) && name[3] >= '0' && name[3] <= '9'
+	return !winname.Reserved(id)
 }

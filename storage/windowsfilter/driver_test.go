@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/slipwayd/slipway/internal/winname"
 	"github.com/slipwayd/slipway/storage"
 )
 
@@ -345,7 +346,7 @@ func TestIDsThatAreDevices(t *testing.T) {
 			t.Fatal(err)
 		}
 		for part := range strings.SplitSeq(filepath.ToSlash(m[0].Source), "/") {
-			if reserved(part) {
+			if winname.Reserved(part) {
 				t.Errorf("layer %s is at %s", id, m[0].Source)
 			}
 		}

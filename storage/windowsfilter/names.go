@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/slipwayd/slipway/internal/winname"
 )
 
 // What a name may have, in UTF-16 units (NTFS, and the NT object manager's limit for a path).
@@ -81,26 +83,10 @@ func checkPart(name, part string) error {
 			return refuse("name %q has the character %q, which names on Windows cannot have", name, c)
 		}
 	}
-	if reserved(part) {
+	if winname.Reserved(part) {
 		return refuse("name %q has the part %q, which is a device on Windows", name, part)
 	}
 	return nil
-}
-
-// reserved says whether Windows opens a device under that name, whatever its extension.
-func reserved(part string) bool {
-	base, _, _ := strings.Cut(part, ".")
-	base = strings.ToUpper(strings.TrimRight(base, " "))
-	switch base {
-	case "CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$":
-		return true
-	}
-	for _, device := range []string{"COM", "LPT"} {
-		if digit, ok := strings.CutPrefix(base, device); ok && utf8.RuneCountInString(digit) == 1 && strings.ContainsAny(digit, "0123456789¹²³") {
-			return true
-		}
-	}
-	return false
 }
 
 // checkTop says whether a layer may have something there.
