@@ -8,7 +8,10 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/slipwayd/slipway/internal/ipc"
 )
 
 func checkPrivileges() error {
@@ -24,14 +27,10 @@ func lockDir(what, dir string) (unlock func(), err error) {
 		return nil, fmt.Errorf("cannot make the %s directory: %w", what, err)
 	}
 	path := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := ipc.TryLock(path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot lock the %s directory: %w", what, err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		defer f.Close()
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
+		if !errdefs.IsUnavailable(err) {
+			return nil, fmt.Errorf("cannot lock the %s directory: %w", what, err)
 		}
 		pid, _ := os.ReadFile(path)
 		return nil, fmt.Errorf("another slipwayd (process %s) uses the %s %s; stop it or choose another --%[2]s", strings.TrimSpace(string(pid)), what, dir)

@@ -8,7 +8,10 @@ import (
 	"path/filepath"
 	"unsafe"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/windows"
+
+	"github.com/slipwayd/slipway/internal/ipc"
 )
 
 func checkPrivileges() error {
@@ -23,14 +26,11 @@ func lockDir(what, dir string) (unlock func(), err error) {
 	if err := makePrivate(dir); err != nil {
 		return nil, fmt.Errorf("cannot make the %s directory: %w", what, err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	f, err := ipc.TryLock(filepath.Join(dir, "lock"))
+	if errdefs.IsUnavailable(err) {
+		return nil, fmt.Errorf("another slipwayd uses the %s %s; stop it or choose another --%[1]s: %[3]w", what, dir, err)
+	} else if err != nil {
 		return nil, fmt.Errorf("cannot lock the %s directory: %w", what, err)
-	}
-	var at windows.Overlapped
-	err = windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, &at)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("another slipwayd uses the %s %s; stop it or choose another --%[1]s: %[3]w", what, dir, err), f.Close())
 	}
 	return func() { _ = f.Close() }, nil
 }

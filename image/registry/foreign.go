@@ -77,14 +77,5 @@ func (s *stream) connectForeign(missing error) error {
 }
 
 func (r *Remote) getElsewhere(req *http.Request, want ...int) (*http.Response, error) {
-	resp, err := r.elsewhere.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range want {
-		if resp.StatusCode == w {
-			return resp, nil
-		}
-	}
-	return nil, newStatusError(resp)
+	return expect(r.elsewhere, req, want)
 }

@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -103,16 +104,23 @@ func (r *Remote) request(ctx context.Context, e *endpoint, method, path string, 
 
 // do sends a request; any status but those in want is an error.
 func (e *endpoint) do(req *http.Request, want ...int) (*http.Response, error) {
-	resp, err := e.http.Do(req)
+	return expect(e.http, req, want)
+}
+
+// doer is a client of HTTP, with or without credentials.
+type doer interface {
+	Do(*http.Request) (*http.Response, error)
+}
+
+func expect(c doer, req *http.Request, want []int) (*http.Response, error) {
+	resp, err := c.Do(req)
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range want {
-		if resp.StatusCode == w {
-			return resp, nil
-		}
+	if !slices.Contains(want, resp.StatusCode) {
+		return nil, newStatusError(resp)
 	}
-	return nil, newStatusError(resp)
+	return resp, nil
 }
 
 // Resolve finds the descriptor of the remote's name: the manifest that its digest names, or that its tag names now.

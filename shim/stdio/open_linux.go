@@ -15,16 +15,9 @@ func (s *Set) open(ctx context.Context, c Config) error {
 	if err := s.openStdin(c); err != nil {
 		return fmt.Errorf("cannot open standard input %s: %w", c.Stdin, kind(err))
 	}
-	stdout, err := parse(c.Stdout)
+	stdout, stderr, err := c.outputs()
 	if err != nil {
 		return err
-	}
-	stderr, err := parse(c.Stderr)
-	if err != nil {
-		return err
-	}
-	if c.Terminal {
-		stderr = target{}
 	}
 	switch {
 	case stdout.scheme == "cri" || stderr.scheme == "cri":

@@ -79,16 +79,9 @@ func (s *Set) openInput(ctx context.Context, c Config) error {
 
 // openOutputs opens the second even when the first cannot be had: attach wants what there is.
 func (s *Set) openOutputs(ctx context.Context, c Config) error {
-	stdout, err := parse(c.Stdout)
+	stdout, stderr, err := c.outputs()
 	if err != nil {
 		return err
-	}
-	stderr, err := parse(c.Stderr)
-	if err != nil {
-		return err
-	}
-	if c.Terminal {
-		stderr = target{}
 	}
 	if stdout.scheme == "cri" || stderr.scheme == "cri" {
 		return s.openCRI(c, stdout, stderr)

@@ -75,6 +75,17 @@ type target struct {
 	args   []string // of a logger program
 }
 
+// outputs are where both outputs go; a terminal has one only.
+func (c Config) outputs() (stdout, stderr target, err error) {
+	if stdout, err = parse(c.Stdout); err != nil {
+		return stdout, stderr, err
+	}
+	if stderr, err = parse(c.Stderr); err != nil || c.Terminal {
+		stderr = target{}
+	}
+	return stdout, stderr, err
+}
+
 // parse understands one URI of an output; InvalidArgument says what is wrong with it.
 func parse(uri string) (target, error) {
 	if uri == "" {

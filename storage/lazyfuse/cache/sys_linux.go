@@ -2,28 +2,15 @@ package cache
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/slipwayd/slipway/internal/ipc"
 )
 
-// lockDir makes this process the only one that has the cache open. The lock ends with the file, so with the process.
-func lockDir(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another process has it open: %w", errdefs.ErrUnavailable)
-		}
-		return nil, err
-	}
-	return f, nil
-}
+// lockDir makes this process the only one that has the cache open.
+func lockDir(path string) (*os.File, error) { return ipc.TryLock(path) }
 
 // syncData makes a file's bytes and length durable, or a directory's entries.
 func syncData(f *os.File) error {
