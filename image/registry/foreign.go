@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -30,12 +34,34 @@ func (c *Client) elsewhere(registry string) (*http.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !hosts.IsLoopback(registry) && !proxied() {
+		transport = transport.Clone() // whose connections none of ours uses
+		transport.DialContext = (&net.Dialer{Timeout: transport.TLSHandshakeTimeout, KeepAlive: 30 * time.Second, Control: notHere}).DialContext
+	}
 	return &http.Client{Transport: transport, CheckRedirect: func(req *http.Request, via []*http.Request) error {
 		if len(via) >= 10 {
 			return errors.New("it redirects without end")
 		}
 		return checkURL(req.URL, hosts.IsLoopback(registry))
 	}}, nil
+}
+
+// proxied says whether another host connects for us; it sees other addresses than we would.
+func proxied() bool {
+	u, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: "layers.invalid"}})
+	return err == nil && u != nil
+}
+
+// notHere refuses connections to this host and its link, where clouds tell machines their secrets, whatever name led there.
+func notHere(_, address string, _ syscall.RawConn) error {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	if ip := at.Addr().Unmap(); ip.IsLoopback() || ip.IsUnspecified() || ip.IsLinkLocalUnicast() {
+		return fmt.Errorf("an image may not have %s asked, which is this host or its link: %w", ip, errdefs.ErrPermissionDenied)
+	}
+	return nil
 }
 
 func checkURL(u *url.URL, local bool) error {

@@ -1,7 +1,9 @@
 package fetch
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -109,18 +111,23 @@ func (b *Blob) dropStore() {
 	b.stored = store{failed: b.stored.failed}
 }
 
-// nameless makes a file without a name. A crash in the middle leaves an empty one, which the next one replaces.
+// nameless makes a file without a name, of this process alone. A crash in the middle leaves an empty one, which the next one replaces.
 func nameless(dir string) (*os.File, error) {
 	name := filepath.Join(dir, "blob")
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("cannot make a file for what is fetched: %w", err)
+	for {
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		there := errors.Is(err, fs.ErrExist) // left by a crash, or another server's that is about to lose its name
+		if err != nil && !there {
+			return nil, fmt.Errorf("cannot make a file for what is fetched: %w", err)
+		}
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			_ = f.Close() // nil is no harm
+			return nil, fmt.Errorf("cannot make a file for what is fetched: %w", err)
+		}
+		if !there {
+			return f, nil
+		}
 	}
-	if err := os.Remove(name); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("cannot make a file for what is fetched: %w", err)
-	}
-	return f, nil
 }
 
 // Local is what a blob's fetcher has that may by now deliver from this host's disk: nothing is stored then.
