@@ -47,7 +47,7 @@ landed, also the first time.`,
 				for _, layer := range slices.Sorted(maps.Keys(p.Without)) {
 					fmt.Fprintf(a.err, "layer %s has no index: %s\n", layer, p.Without[layer])
 				}
-				fmt.Fprintf(a.err, "published indexes of %d layers and %d start profiles, %s\n", len(p.Layers), p.Profiles, size(p.Size))
+				fmt.Fprintf(a.err, "published indexes (layers: %d, start profiles: %d, size: %s)\n", len(p.Layers), p.Profiles, size(p.Size))
 				fmt.Fprintln(a.out, p.Digest)
 				return nil
 			})
