@@ -263,18 +263,18 @@ func (m *Manager) ended(ctx context.Context, c *container) {
 	}
 }
 
-// finish needs c.life.
+// finish needs c.life. Whoever sees that the container has exited may go on at once and end its pod, so it is told in the same moment.
 func (m *Manager) finish(ctx context.Context, c *container, status containerStatus) {
 	m.mu.Lock()
 	c.state, c.pid = Exited, 0
 	c.record.Status = status
+	m.notify(c, ContainerStopped)
 	m.mu.Unlock()
 	if err := m.save(ctx, c); err != nil && !errdefs.IsNotFound(err) {
 		m.conf.Log.Error("cannot record how a container ended; after a restart of the daemon its status will not be known", "container", c.id, "err", err)
 	}
 	m.tellStopped(ctx, c)
 	close(c.done)
-	m.notify(c, ContainerStopped)
 }
 
 func (m *Manager) state(c *container) State {
