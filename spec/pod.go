@@ -1,8 +1,8 @@
 package spec
 
 // The types of this file are what a kubelet asks of a pod and its containers: the part of CRI's PodSandboxConfig and
-// ContainerConfig (k8s.io/cri-api, runtime/v1) that Linux knows, without protobuf. They are kept as JSON in records, so
-// that a field may be added and never given another meaning.
+// ContainerConfig (k8s.io/cri-api, runtime/v1) that is not of Windows alone (winpod.go), without protobuf. They are kept as JSON in
+// records, so that a field may be added and never given another meaning.
 
 // Pod is what a pod sandbox is made from.
 type Pod struct {
@@ -60,13 +60,14 @@ type IDMap struct{ Container, Host, Size uint32 }
 type PodSecurity struct {
 	Namespaces     Namespaces
 	Privileged     bool
-	SELinux        *SELinux `json:",omitempty"`
-	Seccomp        *Profile `json:",omitempty"`
-	AppArmor       *Profile `json:",omitempty"`
-	User, Group    *int64   `json:",omitempty"`
-	Groups         []int64  `json:",omitempty"`
-	StrictGroups   bool     `json:",omitempty"`
-	ReadonlyRootfs bool     `json:",omitempty"`
+	SELinux        *SELinux         `json:",omitempty"`
+	Seccomp        *Profile         `json:",omitempty"`
+	AppArmor       *Profile         `json:",omitempty"`
+	User, Group    *int64           `json:",omitempty"`
+	Groups         []int64          `json:",omitempty"`
+	StrictGroups   bool             `json:",omitempty"`
+	ReadonlyRootfs bool             `json:",omitempty"`
+	Windows        *WindowsSecurity `json:",omitempty"`
 }
 
 type SELinux struct{ User, Role, Type, Level string }
@@ -125,7 +126,8 @@ type ContainerSecurity struct {
 	StrictGroups, ReadonlyRootfs, NoNewPriv bool     `json:",omitempty"`
 	MaskedPaths, ReadonlyPaths              []string `json:",omitempty"`
 	// Unset says that nobody said anything about security: the default masked and read-only paths hold.
-	Unset bool `json:",omitempty"`
+	Unset   bool             `json:",omitempty"`
+	Windows *WindowsSecurity `json:",omitempty"`
 }
 
 // Propagation of mounts, in the order of CRI's MountPropagation.
@@ -162,6 +164,7 @@ type Resources struct {
 	CPUs, MemoryNodes              string            `json:",omitempty"`
 	Hugepages                      []HugepageLimit   `json:",omitempty"`
 	Unified                        map[string]string `json:",omitempty"`
+	Windows                        *WindowsResources `json:",omitempty"` // and then nothing of the above
 }
 
 type HugepageLimit struct {

@@ -34,12 +34,13 @@ type Usage struct {
 	Memory     uint64 // with the page cache
 	WorkingSet uint64 // Memory without what the kernel would drop first; its killer looks at that
 	RSS        uint64 // anonymous memory and swap cache
+	Commit     uint64 // memory that is promised, wherever it is; of Windows alone
 	Limit      uint64 // of memory, 0 for none
 	Faults     uint64
 	Majors     uint64  // faults that read from a disk
 	Swap       *uint64 // nil where the kernel does not count it
 	SwapLimit  uint64  // 0 for none
-	Tasks      uint64  // processes and their threads
+	Tasks      uint64  // processes and their threads; on Windows processes alone
 	Pressure   *Pressures
 	More       *More // of ReadAll
 }
