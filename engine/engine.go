@@ -174,14 +174,14 @@ func (e *Engine) Start(ctx context.Context) error {
 func (e *Engine) Close() error {
 	e.stop()
 	e.events.close()
+	errs := []error{e.tasks.Close()} // first: until then shims tell of ends, each of which may begin background work
 	e.bg.Wait()
-	var errs []error
 	for _, d := range e.drivers {
 		if c, ok := d.(io.Closer); ok {
 			errs = append(errs, c.Close())
 		}
 	}
-	return errors.Join(append(errs, e.tasks.Close(), e.registry.Close(), e.db.Close())...)
+	return errors.Join(append(errs, e.registry.Close(), e.db.Close())...)
 }
 
 // background runs fn until Close; fn returns soon after its ctx ends.

@@ -27,6 +27,7 @@ type taskTable struct {
 	created []shim.CreateOptions
 
 	deletedExecs chan string
+	closing      func() // called by Close; nil for nothing
 
 	images  map[string]string // files that Checkpoint writes
 	restore map[string]string // files that the last Create found in its checkpoint
@@ -37,7 +38,13 @@ func newTaskTable() *taskTable {
 }
 
 func (f *taskTable) Restore(context.Context) error { return nil }
-func (f *taskTable) Close() error                  { return nil }
+
+func (f *taskTable) Close() error {
+	if f.closing != nil {
+		f.closing()
+	}
+	return nil
+}
 
 func (f *taskTable) Create(_ context.Context, o shim.CreateOptions) (uint32, error) {
 	f.mu.Lock()

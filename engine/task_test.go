@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"sync"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -167,6 +168,25 @@ func TestDetachedProcessesAreDeleted(t *testing.T) {
 	}
 	if len(b.tasks.deletedExecs) > 0 {
 		t.Errorf("deleted %s too", <-b.tasks.deletedExecs)
+	}
+}
+
+// What a shim tells while the engine closes is acted on before the parts are closed, or not at all.
+func TestEndsDuringClose(t *testing.T) {
+	b := newBench(t)
+	told := make(chan error, 1)
+	b.tasks.closing = sync.OnceFunc(func() { // the bench closes it again
+		ev := Event{Namespace: benchNS, Topic: "/tasks/exit", Payload: exitPayload{"container_id": "c", "id": DetachedExec + "1"}}
+		told <- b.TaskEvent(t.Context(), ev)
+	})
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-told; err != nil {
+		t.Fatal(err)
+	}
+	if len(b.tasks.deletedExecs) != 1 {
+		t.Error("Close did not wait for what an event began")
 	}
 }
 

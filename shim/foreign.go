@@ -262,7 +262,9 @@ func (m *Manager) lost(e *entry) {
 		} else {
 			x.Pid = r.Pid
 		}
+		f.mu.Lock() // connection reads it
 		e.record.Lost = &x
+		f.mu.Unlock()
 		if err := e.bundle.write(e.record); err != nil {
 			m.conf.Log.Error("cannot record that a task is lost", "namespace", e.ns, "id", e.id, "error", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -104,8 +105,7 @@ func New(c Config) (*Manager, error) {
 func (m *Manager) Close() error {
 	m.mu.Lock()
 	m.cancel()
-	ours := m.ours
-	tasks := m.tasks
+	ours, tasks := maps.Clone(m.ours), maps.Clone(m.tasks) // what runs in the background changes them until it has ended
 	m.mu.Unlock()
 	for _, b := range ours {
 		b.close()
