@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"path"
 	"runtime"
 	"slices"
@@ -20,10 +21,10 @@ import (
 func TestWindowsDriver(t *testing.T, open func(t *testing.T) storage.Driver) {
 	plain := func(t *testing.T) storage.Driver { return windowsTars{open(t)} }
 	cases := driverCases()
-	names := []string{"GlobalHeader", "WhiteoutAsDevice", "TypesChange", "BigFiles"}
-	if runtime.GOOS != "windows" {
-		// Wine has no links of the kind that layers have, makes a thousand files in seconds, and hcsshim deletes no directory with files in it.
-		names = append(names, "Whiteouts", "HardLinks", "ManyFiles")
+	maps.Copy(cases, windowsCases())
+	names := append(slices.Sorted(maps.Keys(windowsCases())), "GlobalHeader", "WhiteoutAsDevice", "TypesChange", "BigFiles")
+	if runtime.GOOS != "windows" { // wine has no links of the kind that layers have, and makes a thousand files in seconds
+		names = append(names, "HardLinks", "ManyFiles")
 	}
 	for _, name := range names {
 		t.Run("Apply/"+name, func(t *testing.T) {
@@ -61,6 +62,25 @@ func TestWindowsDriver(t *testing.T, open func(t *testing.T) storage.Driver) {
 			}
 			test(t, plain(t))
 		})
+	}
+}
+
+// windowsCases are about what layers hide: directories with all in them, by the topmost one, in a directory that the layer has.
+func windowsCases() map[string][][]*tar.Header {
+	return map[string][][]*tar.Header{
+		"Whiteouts": {
+			{folder("d"), file("d/a", "a"), file("d/b", "b"), folder("e"), file("e/f/g", "g"), file("top", "x")},
+			{folder("d"), gone("d/.wh.a"), gone(".wh.e"), gone(".wh.absent")},
+			{file("d/a", "again"), folder("e"), file("e/h", "h")},
+		},
+		"HiddenDirectories": {
+			{folder("d"), file("d/a", "a"), folder("d/e"), file("d/e/b", "b"), folder("d/e/f"), file("d/e/f/c", "c"), folder("keep"), file("keep/k", "k")},
+			{gone(".wh.d"), file("keep/new", "x")},
+			{folder("d"), file("d/n", "again")},
+			{gone("keep/.wh.new"), gone("d/.wh.n")},
+			{folder("d"), folder("d/e"), file("d/e/b", "deep")},
+			{gone("d/.wh.e")},
+		},
 	}
 }
 
@@ -139,15 +159,12 @@ func toWindows(w io.Writer, r io.Reader, base bool) error {
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		hide := strings.HasPrefix(path.Base(h.Name), ".wh.")
 		h.Name = "Files/" + strings.TrimLeft(strings.TrimPrefix(h.Name, "./"), "/")
 		if h.Typeflag == tar.TypeLink {
 			h.Linkname = "Files/" + strings.TrimLeft(strings.TrimPrefix(h.Linkname, "./"), "/")
 		}
-		if !hide {
-			if err := writeDirs(out, dirs, path.Dir(path.Clean(h.Name))); err != nil {
-				return err
-			}
+		if err := writeDirs(out, dirs, path.Dir(path.Clean(h.Name))); err != nil {
+			return err
 		}
 		if clean := path.Clean(h.Name); h.Typeflag == tar.TypeDir {
 			if dirs[clean] {

@@ -137,6 +137,8 @@ func (f *filter) whiteout(h *tar.Header, base string) (*tar.Header, error) {
 		return nil, refuse("%.200q hides a file, but the layer has no parent", h.Name)
 	case !strings.HasPrefix(name, "Files/") && !strings.HasPrefix(name, "UtilityVM/Files/"):
 		return nil, refuse("%.200q hides what is no file of the container", h.Name)
+	case strings.HasPrefix(name, "Files/") && f.seen[f.key(path.Dir(name))] != aDirectory: // Windows would not look into it, and what is hidden would show
+		return nil, refuse("%.200q hides a file in a directory that the layer does not have before it", h.Name)
 	}
 	if k := f.seen[f.key(name)]; k != 0 {
 		return nil, refuse("%s is in the layer and hidden by it", name)

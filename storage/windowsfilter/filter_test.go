@@ -121,7 +121,7 @@ func layers(t testing.TB) (base, child []byte) {
 		link("Files/Documents and Settings", `C:\Users`, recordAttributes, "1040", recordMountPoint, "1"), link("Files/l", "a.exe", recordAttributes, "1056"),
 		dir("UtilityVM"), dir("UtilityVM/Files"), reg("UtilityVM/Files/bootmgr", "x"), hard("UtilityVM/Files/bootmgr2", "UtilityVM/Files/bootmgr"))
 	child = pack(t,
-		dir("Files"), reg("Files/.wh.b.exe", ""), reg("Files/Windows/.wh.old", ""), reg("Files/new", "new"), hard("Files/c.exe", "Files/a.exe"),
+		dir("Files"), reg("Files/.wh.b.exe", ""), dir("Files/Windows"), reg("Files/Windows/.wh.old", ""), reg("Files/new", "new"), hard("Files/c.exe", "Files/a.exe"),
 		dir("Hives"), reg("Hives/System_Delta", "regf"))
 	return base, child
 }
@@ -177,6 +177,7 @@ func badLayers() map[string][]*tar.Header {
 		"hides a hive":                 {reg("Hives/.wh.System_Delta", "")},
 		"hides itself":                 {reg("Files/.wh.", "")},
 		"hides its directory":          {reg("Files/.wh..", "")},
+		"hides in what it has not":     {reg("Files/Windows/.wh.old", "")},
 		"hides above":                  {reg("Files/.wh...", "")},
 		"hides a device":               {reg("Files/.wh.NUL", "")},
 		"hides a stream":               {reg("Files/.wh.a:s", "")},

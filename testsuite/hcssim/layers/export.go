@@ -7,8 +7,10 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/slipwayd/slipway/testsuite/hcssim/hresult"
@@ -24,27 +26,37 @@ func (s *Store) Export(path, to string, parents []string) error {
 			return err
 		}
 	}
-	files := s.filesOf(path, parents[0])
-	m, err := readMetadata(path)
+	below, err := readView(parents...)
 	if err != nil {
 		return err
 	}
-	if files == filepath.Join(parents[0], filesDir) {
-		m, err = readMetadata(parents[0])
-	}
+	x := exporter{to: filepath.Join(to, filesDir), made: map[string]bool{}}
+	own, err := s.viewOf(path, below)
 	if err != nil {
 		return err
 	}
-	below, err := readMetadata(parents[0])
-	if err != nil {
+	if x.is, err = own.entries(); err != nil {
 		return err
 	}
-	x := exporter{files: files, parent: filepath.Join(parents[0], filesDir), to: filepath.Join(to, filesDir), m: m, below: below, made: map[string]bool{}}
+	if x.was, err = below.entries(); err != nil {
+		return err
+	}
+	if x.below, err = readMetadata(parents[0]); err != nil {
+		return err
+	}
+	if x.m, err = readMetadata(path); err != nil {
+		return err
+	}
+	if own[0].files == below[0].files {
+		x.m = x.below
+	}
 	if err := x.directory("."); err != nil {
 		return err
 	}
-	if err := filepath.WalkDir(files, x.entry); err != nil {
-		return err
+	for _, n := range slices.Sorted(maps.Keys(x.is)) {
+		if err := x.entry(x.is[n]); err != nil {
+			return err
+		}
 	}
 	if err := x.missing(to); err != nil {
 		return err
@@ -52,20 +64,21 @@ func (s *Store) Export(path, to string, parents []string) error {
 	return exportRest(path, to)
 }
 
-// filesOf is where a layer's files are; those of a scratch that was never prepared are its parent's.
-func (s *Store) filesOf(path, parent string) string {
+// viewOf is what a layer looks like on others; a scratch that was never prepared looks like these.
+func (s *Store) viewOf(path string, below view) (view, error) {
 	if needDisk(path) != nil {
-		return filepath.Join(path, filesDir)
+		own, err := readView(path)
+		return append(own, below...), err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, err := os.Stat(filepath.Join(path, metadataFile)); err != nil {
-		return filepath.Join(parent, filesDir)
+		return below, nil
 	}
 	if m := s.mounts[key(path)]; m != nil {
-		return s.folder(m)
+		return view{{files: s.folder(m)}}, nil
 	}
-	return filepath.Join(path, scratchFiles)
+	return view{{files: filepath.Join(path, scratchFiles)}}, nil
 }
 
 // exportRest writes the parts of a layer that are plain: the registry's changes, empty for a scratch, and the virtual machine.
@@ -90,40 +103,32 @@ func exportRest(path, to string) error {
 }
 
 type exporter struct {
-	files, parent, to string
-	m, below          metadata
-	made              map[string]bool // directories that are in the export
+	to       string
+	is, was  map[string]viewEntry
+	m, below metadata
+	made     map[string]bool // directories that are in the export
 }
 
-func (x *exporter) entry(path string, d fs.DirEntry, err error) error {
-	if err != nil {
-		return err
-	}
-	rel, err := filepath.Rel(x.files, path)
-	if err != nil || rel == "." {
-		return err
-	}
-	was, err := os.Lstat(filepath.Join(x.parent, rel))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	sameMeta := x.m.equal(x.below, rel)
-	if d.IsDir() {
-		if was != nil && was.IsDir() && sameMeta {
+func (x *exporter) entry(is viewEntry) error {
+	was, there := x.was[name(is.rel)]
+	sameKind := there && was.IsDir() == is.IsDir()
+	sameMeta := sameKind && x.m.equal(x.below, is.rel)
+	if is.IsDir() {
+		if sameMeta {
 			return nil
 		}
-		return x.directory(rel)
+		return x.directory(is.rel)
 	}
-	if was != nil && !was.IsDir() && sameMeta {
-		same, err := sameFile(path, filepath.Join(x.parent, rel), was)
+	if sameMeta {
+		same, err := sameFile(is.path, was.path)
 		if err != nil || same {
 			return err
 		}
 	}
-	if err := x.directory(filepath.Dir(rel)); err != nil {
+	if err := x.directory(filepath.Dir(is.rel)); err != nil {
 		return err
 	}
-	return x.file(path, rel)
+	return x.file(is.path, is.rel)
 }
 
 func (m metadata) equal(other metadata, rel string) bool {
@@ -131,8 +136,12 @@ func (m metadata) equal(other metadata, rel string) bool {
 	return a.Attributes == b.Attributes && bytes.Equal(a.Streams, b.Streams)
 }
 
-func sameFile(path, before string, was fs.FileInfo) (bool, error) {
+func sameFile(path, before string) (bool, error) {
 	is, err := os.Lstat(path)
+	if err != nil {
+		return false, err
+	}
+	was, err := os.Lstat(before)
 	if err != nil {
 		return false, err
 	}
@@ -187,7 +196,7 @@ func (x *exporter) directory(rel string) error {
 	if err := os.Mkdir(filepath.Join(x.to, rel), 0o755); err != nil {
 		return err
 	}
-	return x.write(filepath.Join(x.to, rel)+dirSuffix, rel, 0x10, nil, filepath.Join(x.files, rel)) // FILE_ATTRIBUTE_DIRECTORY
+	return x.write(filepath.Join(x.to, rel)+dirSuffix, rel, 0x10, nil, x.is[name(rel)].path) // FILE_ATTRIBUTE_DIRECTORY
 }
 
 func (x *exporter) file(path, rel string) error {
@@ -229,36 +238,16 @@ func (x *exporter) write(to, rel string, attributes uint32, data *os.File, path 
 func (x *exporter) missing(to string) error {
 	var list strings.Builder
 	list.WriteString(tombstonesHead + "\n")
-	err := filepath.WalkDir(x.parent, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
+	for _, n := range slices.Sorted(maps.Keys(x.was)) {
+		was := x.was[n]
+		above, ok := x.is[name(filepath.Dir(was.rel))]
+		if _, is := x.is[n]; is || filepath.Dir(was.rel) != "." && (!ok || !above.IsDir()) {
+			continue // it is there, or gone with its directory
+		}
+		if err := x.directory(filepath.Dir(was.rel)); err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(x.parent, path)
-		if err != nil || rel == "." {
-			return err
-		}
-		is, err := os.Lstat(filepath.Join(x.files, rel))
-		switch {
-		case err == nil && is.IsDir() == d.IsDir():
-			return nil
-		case err == nil && d.IsDir():
-			return filepath.SkipDir // a file took its place
-		case err == nil:
-			return nil
-		case !errors.Is(err, fs.ErrNotExist):
-			return err
-		}
-		if err := x.directory(filepath.Dir(rel)); err != nil {
-			return err
-		}
-		list.WriteString(`\` + strings.ReplaceAll(rel, string(filepath.Separator), `\`) + "\n")
-		if d.IsDir() {
-			return filepath.SkipDir
-		}
-		return nil
-	})
-	if err != nil {
-		return err
+		list.WriteString(`\` + strings.ReplaceAll(was.rel, string(filepath.Separator), `\`) + "\n")
 	}
 	return os.WriteFile(filepath.Join(to, tombstones), []byte(list.String()), 0o644)
 }

@@ -78,7 +78,11 @@ func (s *Store) Import(path, from string, parents []string) error {
 	if err != nil {
 		return err
 	}
-	if err := copyTree(filepath.Join(parents[0], filesDir), filepath.Join(path, filesDir), os.Link); err != nil {
+	below, err := readView(parents...)
+	if err != nil {
+		return err
+	}
+	if err := below.expand(path, from); err != nil {
 		return err
 	}
 	if err := readTombstones(from, func(rel string) error { return os.RemoveAll(filepath.Join(path, filesDir, rel)) }); err != nil {

@@ -1,7 +1,7 @@
 // Package layers is the simulated layer storage of Windows: what vmcompute.dll does with folders of layers.
 //
-// Here each layer's folder has all of its files: those of its parents are hard links (Windows has placeholders that the WCIFS
-// filter follows). A scratch's disk is the folder sandbox.files beside sandbox.vhdx, which is moved to where volumes are while the
+// Here a layer's folder has, as on Windows, a placeholder for each file and directory of its parents in the directories that it changed something
+// in: hard links, and empty directories that placeholders.json lists, which the WCIFS filter of Windows would look into its parents for. A scratch's disk is the folder sandbox.files beside sandbox.vhdx, which is moved to where volumes are while the
 // scratch is activated, and filled when it is first prepared. What NTFS knows about a
 // file and the file system here may not (attributes, security descriptor, reparse point, named streams) is in metadata.json of
 // the layer, as the backup streams it came in.
@@ -33,6 +33,8 @@ const (
 	metadataFile = "metadata.json"
 	tombstones   = "tombstones.txt"
 	dirSuffix    = ".$wcidirs$"
+
+	placeholdersFile = "placeholders.json"
 )
 
 // Store is the service's layer storage. Its methods are functions of vmcompute.dll and virtdisk.dll.
@@ -238,7 +240,7 @@ func (s *Store) Prepare(path string, parents []string) error {
 		return hresult.New(hresult.AlreadyExists, "'%s' is prepared already", path)
 	}
 	if _, err := os.Stat(filepath.Join(m.Path, metadataFile)); m.Disk && errors.Is(err, fs.ErrNotExist) {
-		if err := fillScratch(m.Path, s.folder(m), parents[0]); err != nil {
+		if err := fillScratch(m.Path, s.folder(m), parents); err != nil {
 			return err
 		}
 	}
@@ -246,12 +248,16 @@ func (s *Store) Prepare(path string, parents []string) error {
 	return s.save(m)
 }
 
-// fillScratch copies a parent's files, for a container to write to. The metadata, written last, says that all are there.
-func fillScratch(scratch, volume, parent string) error {
-	if err := copyTree(filepath.Join(parent, filesDir), volume, copyFile); err != nil {
+// fillScratch copies parents' files, for a container to write to. The metadata, written last, says that all are there.
+func fillScratch(scratch, volume string, parents []string) error {
+	v, err := readView(parents...)
+	if err != nil {
 		return err
 	}
-	m, err := readMetadata(parent)
+	if err := v.copyTo(volume); err != nil {
+		return err
+	}
+	m, err := readMetadata(parents[0])
 	if err != nil {
 		return err
 	}

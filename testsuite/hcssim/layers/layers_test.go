@@ -96,7 +96,7 @@ func TestImportExport(t *testing.T) {
 		"new/c.txt":       attributes(0x20) + stream(streamData, "new"),
 	}, `\old`)
 	want(t, s.Import(child, from, []string{base}), hresult.OK)
-	for name, content := range map[string]string{"a.txt": "child", "new/c.txt": "new", "Windows/System32/config/SAM": "regf"} {
+	for name, content := range map[string]string{"a.txt": "child", "new/c.txt": "new"} {
 		if got := read(t, filepath.Join(child, filesDir, name)); got != content {
 			t.Errorf("%s is %q, want %q", name, got, content)
 		}
@@ -121,6 +121,39 @@ func TestImportExport(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(out, filesDir, "Windows")); err == nil {
 		t.Error("what the parent has is exported")
+	}
+}
+
+// A directory that a layer does not touch is deleted in it as a file is, as hcsshim does when the layer hides it.
+func TestPlaceholders(t *testing.T) {
+	s, dir := store(t)
+	base, one, two, scratch := filepath.Join(dir, "base"), filepath.Join(dir, "1"), filepath.Join(dir, "2"), filepath.Join(dir, "scratch")
+	write(t, filepath.Join(base, filesDir, "old/deep/c.txt"), "base")
+	plain := attributes(0x20) + stream(streamData, "x")
+	want(t, s.Import(one, transport(t, map[string]string{"new/f": plain}), []string{base}), hresult.OK)
+	if err := os.Remove(filepath.Join(one, filesDir, "old")); err != nil {
+		t.Fatal(err)
+	}
+	want(t, s.Import(two, transport(t, map[string]string{"old/again": plain}), []string{one, base}), hresult.OK)
+	for layer, c := range map[string]struct {
+		parents []string
+		gone    string
+	}{one: {[]string{base}, `\old` + "\n"}, two: {[]string{one, base}, ""}} {
+		out := t.TempDir()
+		want(t, s.Export(layer, out, c.parents), hresult.OK)
+		if got := read(t, filepath.Join(out, tombstones)); got != tombstonesHead+"\n"+c.gone {
+			t.Errorf("tombstones of %s: %q", filepath.Base(layer), got)
+		}
+	}
+	parents := []string{two, one, base}
+	want(t, s.CreateScratch(scratch, parents), hresult.OK)
+	want(t, s.Activate(scratch), hresult.OK)
+	want(t, s.Prepare(scratch, parents), hresult.OK)
+	files := s.Files(scratch)
+	for name, there := range map[string]bool{"old/again": true, "old/b.txt": false, "old/deep": false, "new/f": true, "Windows/System32/config/SAM": true} {
+		if _, err := os.Stat(filepath.Join(files, name)); (err == nil) != there {
+			t.Errorf("%s: %v, should be there: %v", name, err, there)
+		}
 	}
 }
 
