@@ -13,7 +13,7 @@ import (
 )
 
 func (s *runtimeService) CreateContainer(ctx context.Context, r *runtime.CreateContainerRequest) (*runtime.CreateContainerResponse, error) {
-	c, err := containerFromWire(r.Config)
+	c, err := containerFromWire(r.Config, s.side)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (s *runtimeService) ContainerStatus(ctx context.Context, r *runtime.Contain
 	if err != nil {
 		return nil, err
 	}
-	resp := &runtime.ContainerStatusResponse{Status: containerStatus(c)}
+	resp := &runtime.ContainerStatusResponse{Status: s.containerStatus(c)}
 	if r.Verbose {
 		document, err := s.pods.Document(ctx, c.ID)
 		if err != nil {
@@ -81,7 +81,11 @@ func (s *runtimeService) ContainerStatus(ctx context.Context, r *runtime.Contain
 }
 
 func (s *runtimeService) UpdateContainerResources(ctx context.Context, r *runtime.UpdateContainerResourcesRequest) (*runtime.UpdateContainerResourcesResponse, error) {
-	return &runtime.UpdateContainerResourcesResponse{}, s.pods.Update(ctx, r.ContainerId, resourcesFromWire(r.Linux))
+	resources, err := s.side.update(r)
+	if err != nil {
+		return nil, err
+	}
+	return &runtime.UpdateContainerResourcesResponse{}, s.pods.Update(ctx, r.ContainerId, resources)
 }
 
 func (s *runtimeService) ReopenContainerLog(ctx context.Context, r *runtime.ReopenContainerLogRequest) (*runtime.ReopenContainerLogResponse, error) {
@@ -134,19 +138,15 @@ func imageSpec(c pods.Container) *runtime.ImageSpec {
 	return &runtime.ImageSpec{Image: i.Ref, UserSpecifiedImage: i.UserRef, RuntimeHandler: i.Handler, Annotations: i.Annotations}
 }
 
-func containerStatus(c pods.Container) *runtime.ContainerStatus {
+func (s *runtimeService) containerStatus(c pods.Container) *runtime.ContainerStatus {
 	st := &runtime.ContainerStatus{
 		Id: c.ID, Metadata: containerMetadata(c), State: runtime.ContainerState(c.State), CreatedAt: c.Created.UnixNano(),
 		StartedAt: nano(c.Started), FinishedAt: nano(c.Finished), ExitCode: c.ExitCode,
 		Image: imageSpec(c), ImageRef: c.ImageRef, ImageId: c.ImageID, Reason: c.Reason, Message: c.Message,
 		Labels: c.Spec.Labels, Annotations: c.Spec.Annotations, LogPath: c.LogPath,
-		Resources: &runtime.ContainerResources{Linux: resourcesToWire(c.Resources)},
-		User:      &runtime.ContainerUser{Linux: &runtime.LinuxContainerUser{Uid: int64(c.UID), Gid: int64(c.GID)}},
+		Resources: s.side.resources(c.Resources), User: s.side.user(c),
 	}
 	st.Image.Image = c.Image
-	for _, g := range c.Groups {
-		st.User.Linux.SupplementalGroups = append(st.User.Linux.SupplementalGroups, int64(g))
-	}
 	if n, ok := runtime.Signal_value[signalToWire(c.StopSignal)]; ok {
 		st.StopSignal = runtime.Signal(n)
 	}

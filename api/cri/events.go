@@ -45,7 +45,7 @@ func (s *runtimeService) event(ev pods.Event) *runtime.ContainerEventResponse {
 	}
 	out.PodSandboxStatus = podStatus(p)
 	for _, c := range s.pods.Containers(pods.Filter{PodID: p.ID}) {
-		out.ContainersStatuses = append(out.ContainersStatuses, containerStatus(c))
+		out.ContainersStatuses = append(out.ContainersStatuses, s.containerStatus(c))
 	}
 	return out
 }

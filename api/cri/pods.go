@@ -12,7 +12,7 @@ import (
 )
 
 func (s *runtimeService) RunPodSandbox(ctx context.Context, r *runtime.RunPodSandboxRequest) (*runtime.RunPodSandboxResponse, error) {
-	pod, err := podFromWire(r.Config, r.RuntimeHandler)
+	pod, err := podFromWire(r.Config, r.RuntimeHandler, s.side)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func (s *runtimeService) PodSandboxStatus(ctx context.Context, r *runtime.PodSan
 	}
 	resp := &runtime.PodSandboxStatusResponse{Status: podStatus(p), Timestamp: time.Now().UnixNano()}
 	for _, c := range s.pods.Containers(pods.Filter{PodID: p.ID}) {
-		resp.ContainersStatuses = append(resp.ContainersStatuses, containerStatus(c))
+		resp.ContainersStatuses = append(resp.ContainersStatuses, s.containerStatus(c))
 	}
 	if r.Verbose {
 		resp.Info, err = info(map[string]any{"pid": p.Pid, "netns": p.NetNS, "config": p.Spec, "network": json.RawMessage(p.Network)})
@@ -74,8 +74,11 @@ func (s *runtimeService) listPods(f *runtime.PodSandboxFilter) []*runtime.PodSan
 }
 
 func (s *runtimeService) UpdatePodSandboxResources(ctx context.Context, r *runtime.UpdatePodSandboxResourcesRequest) (*runtime.UpdatePodSandboxResourcesResponse, error) {
-	err := s.pods.UpdatePod(ctx, r.PodSandboxId, resourcesFromWire(r.Overhead), resourcesFromWire(r.Resources))
-	return &runtime.UpdatePodSandboxResourcesResponse{}, err
+	overhead, resources, err := s.side.updatePod(r)
+	if err != nil {
+		return nil, err
+	}
+	return &runtime.UpdatePodSandboxResourcesResponse{}, s.pods.UpdatePod(ctx, r.PodSandboxId, overhead, resources)
 }
 
 func podMetadata(p pods.Pod) *runtime.PodSandboxMetadata {

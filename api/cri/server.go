@@ -21,7 +21,7 @@ type Options struct {
 
 // Register adds both services to a server.
 func Register(s grpc.ServiceRegistrar, m *pods.Manager, o Options) {
-	runtime.RegisterRuntimeServiceServer(s, &runtimeService{pods: m, options: o})
+	runtime.RegisterRuntimeServiceServer(s, &runtimeService{pods: m, options: o, side: thisSide()})
 	runtime.RegisterImageServiceServer(s, &imageService{pods: m})
 }
 
@@ -30,6 +30,7 @@ type runtimeService struct {
 	runtime.UnimplementedRuntimeServiceServer
 	pods    *pods.Manager
 	options Options
+	side    side
 }
 
 // version of the Kubelet's side of the runtime API (CRI's VersionRequest), which never changed.

@@ -43,7 +43,7 @@ func (s *runtimeService) PodSandboxStats(ctx context.Context, r *runtime.PodSand
 		return nil, err
 	}
 	for _, st := range s.pods.AllPodStats(ctx, pods.Filter{ID: p.ID}) {
-		return &runtime.PodSandboxStatsResponse{Stats: podStats(st)}, nil
+		return &runtime.PodSandboxStatsResponse{Stats: s.podStats(st)}, nil
 	}
 	_, err = s.pods.Pod(p.ID) // it went in between
 	return &runtime.PodSandboxStatsResponse{}, err
@@ -63,7 +63,7 @@ func (s *runtimeService) listPodStats(ctx context.Context, f *runtime.PodSandbox
 	found := s.pods.AllPodStats(ctx, pods.Filter{ID: f.GetId(), Labels: f.GetLabelSelector()})
 	list := make([]*runtime.PodSandboxStats, 0, len(found))
 	for _, st := range found {
-		list = append(list, podStats(st))
+		list = append(list, s.podStats(st))
 	}
 	return list
 }
@@ -71,7 +71,7 @@ func (s *runtimeService) listPodStats(ctx context.Context, f *runtime.PodSandbox
 func containerStats(st pods.Stats) *runtime.ContainerStats {
 	c := st.Container
 	out := &runtime.ContainerStats{
-		Attributes: &runtime.ContainerAttributes{Id: c.ID, Metadata: containerMetadata(c), Labels: c.Spec.Labels, Annotations: c.Spec.Annotations},
+		Attributes: containerAttributes(c),
 		Cpu:        cpuUsage(st.Use, st.NanoCores), Memory: memoryUsage(st.Use), Swap: swapUsage(st.Use), Io: ioUsage(st.Use),
 	}
 	if l := st.Layer; l != nil {
@@ -80,23 +80,27 @@ func containerStats(st pods.Stats) *runtime.ContainerStats {
 	return out
 }
 
-func podStats(st pods.PodStats) *runtime.PodSandboxStats {
+func containerAttributes(c pods.Container) *runtime.ContainerAttributes {
+	return &runtime.ContainerAttributes{Id: c.ID, Metadata: containerMetadata(c), Labels: c.Spec.Labels, Annotations: c.Spec.Annotations}
+}
+
+func (s *runtimeService) podStats(st pods.PodStats) *runtime.PodSandboxStats {
 	p := st.Pod
-	linux := &runtime.LinuxPodSandboxStats{
-		Cpu: cpuUsage(st.Use, st.NanoCores), Memory: memoryUsage(st.Use), Io: ioUsage(st.Use), Network: networkUsage(st.At.UnixNano(), st.Network),
+	out := &runtime.PodSandboxStats{
+		Attributes: &runtime.PodSandboxAttributes{Id: p.ID, Metadata: podMetadata(p), Labels: p.Spec.Labels, Annotations: p.Spec.Annotations},
 	}
-	var running uint64
+	s.side.stats(st, out)
+	return out
+}
+
+// tasks is how many a pod runs.
+func tasks(st pods.PodStats) (n uint64) {
 	for _, c := range st.Containers {
-		linux.Containers = append(linux.Containers, containerStats(c))
 		if c.Use != nil {
-			running += c.Use.Tasks
+			n += c.Use.Tasks
 		}
 	}
-	linux.Process = &runtime.ProcessUsage{Timestamp: st.At.UnixNano(), ProcessCount: count(running)}
-	return &runtime.PodSandboxStats{
-		Attributes: &runtime.PodSandboxAttributes{Id: p.ID, Metadata: podMetadata(p), Labels: p.Spec.Labels, Annotations: p.Spec.Annotations},
-		Linux:      linux,
-	}
+	return n
 }
 
 func count(n uint64) *runtime.UInt64Value { return &runtime.UInt64Value{Value: n} }

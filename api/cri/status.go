@@ -14,13 +14,11 @@ func (s *runtimeService) Status(ctx context.Context, r *runtime.StatusRequest) (
 	}
 	host := s.pods.Host()
 	conf := s.pods.Config()
+	all, features := s.side.features()
 	resp := &runtime.StatusResponse{
-		Status: &runtime.RuntimeStatus{Conditions: []*runtime.RuntimeCondition{{Type: runtime.RuntimeReady, Status: true}, network}},
-		Features: &runtime.RuntimeFeatures{
-			SupplementalGroupsPolicy: true, UserNamespacesHostNetwork: true, MountOptions: true,
-		},
+		Status:   &runtime.RuntimeStatus{Conditions: []*runtime.RuntimeCondition{{Type: runtime.RuntimeReady, Status: true}, network}},
+		Features: all,
 	}
-	features := &runtime.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true, UserNamespaces: true}
 	resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtime.RuntimeHandler{Features: features}) // the default one has no name
 	for name, r := range conf.Runtimes {
 		h := &runtime.RuntimeHandler{Name: name, Features: features}
@@ -37,13 +35,8 @@ func (s *runtimeService) Status(ctx context.Context, r *runtime.StatusRequest) (
 	return resp, nil
 }
 
-// RuntimeConfig tells kubelet how cgroups are made, which its own must match.
 func (s *runtimeService) RuntimeConfig(context.Context, *runtime.RuntimeConfigRequest) (*runtime.RuntimeConfigResponse, error) {
-	driver := runtime.CgroupDriver_CGROUPFS
-	if s.pods.Config().SystemdCgroup {
-		driver = runtime.CgroupDriver_SYSTEMD
-	}
-	return &runtime.RuntimeConfigResponse{Linux: &runtime.LinuxRuntimeConfiguration{CgroupDriver: driver}}, nil
+	return s.side.config(s.pods.Config()), nil
 }
 
 // UpdateRuntimeConfig is told the node's range of addresses, which is in the network's configuration already.

@@ -10,15 +10,13 @@ import (
 	"github.com/slipwayd/slipway/spec"
 )
 
-func podFromWire(c *runtime.PodSandboxConfig, handler string) (*spec.Pod, error) {
+func podFromWire(c *runtime.PodSandboxConfig, handler string, s side) (*spec.Pod, error) {
 	if c.GetMetadata() == nil {
 		return nil, fmt.Errorf("the pod has no metadata: %w", errdefs.ErrInvalidArgument)
 	}
 	p := &spec.Pod{
 		Name: c.Metadata.Name, UID: c.Metadata.Uid, Namespace: c.Metadata.Namespace, Attempt: c.Metadata.Attempt, Handler: handler,
-		Hostname: c.Hostname, LogDirectory: c.LogDirectory, CgroupParent: c.GetLinux().GetCgroupParent(),
-		Labels: c.Labels, Annotations: c.Annotations, Sysctls: c.GetLinux().GetSysctls(),
-		Overhead: resourcesFromWire(c.GetLinux().GetOverhead()), Resources: resourcesFromWire(c.GetLinux().GetResources()),
+		Hostname: c.Hostname, LogDirectory: c.LogDirectory, Labels: c.Labels, Annotations: c.Annotations,
 	}
 	if d := c.DnsConfig; d != nil {
 		p.DNS = &spec.DNS{Servers: d.Servers, Searches: d.Searches, Options: d.Options}
@@ -28,15 +26,7 @@ func podFromWire(c *runtime.PodSandboxConfig, handler string) (*spec.Pod, error)
 			Protocol: strings.ToLower(m.Protocol.String()), ContainerPort: m.ContainerPort, HostPort: m.HostPort, HostIP: m.HostIp,
 		})
 	}
-	sec := c.GetLinux().GetSecurityContext()
-	p.Security = spec.PodSecurity{
-		Namespaces: namespacesFromWire(sec.GetNamespaceOptions()), Privileged: sec.GetPrivileged(),
-		SELinux: selinuxFromWire(sec.GetSelinuxOptions()), Seccomp: profileFromWire(sec.GetSeccomp()), AppArmor: profileFromWire(sec.GetApparmor()),
-		User: idFromWire(sec.GetRunAsUser()), Group: idFromWire(sec.GetRunAsGroup()), Groups: sec.GetSupplementalGroups(),
-		StrictGroups:   sec.GetSupplementalGroupsPolicy() == runtime.SupplementalGroupsPolicy_Strict,
-		ReadonlyRootfs: sec.GetReadonlyRootfs(),
-	}
-	return p, nil
+	return p, s.pod(c, p)
 }
 
 func idFromWire(v *runtime.Int64Value) *int64 {

@@ -10,14 +10,13 @@ import (
 	"github.com/slipwayd/slipway/spec"
 )
 
-func containerFromWire(c *runtime.ContainerConfig) (*spec.PodContainer, error) {
+func containerFromWire(c *runtime.ContainerConfig, s side) (*spec.PodContainer, error) {
 	if c.GetMetadata() == nil {
 		return nil, fmt.Errorf("the container has no metadata: %w", errdefs.ErrInvalidArgument)
 	}
 	out := &spec.PodContainer{
 		Name: c.Metadata.Name, Attempt: c.Metadata.Attempt, Command: c.Command, Args: c.Args, WorkingDir: c.WorkingDir,
 		Labels: c.Labels, Annotations: c.Annotations, LogPath: c.LogPath, Stdin: c.Stdin, StdinOnce: c.StdinOnce, TTY: c.Tty,
-		Resources: resourcesFromWire(c.GetLinux().GetResources()),
 	}
 	if i := imageFromWire(c.Image); i != nil {
 		out.Image = *i
@@ -37,9 +36,7 @@ func containerFromWire(c *runtime.ContainerConfig) (*spec.PodContainer, error) {
 	if c.StopSignal != runtime.Signal_SIGNAL_RUNTIME_DEFAULT {
 		out.StopSignal = signalFromWire(c.StopSignal)
 	}
-	var err error
-	out.Security, err = securityFromWire(c.GetLinux().GetSecurityContext())
-	return out, err
+	return out, s.container(c, out)
 }
 
 func securityFromWire(s *runtime.LinuxContainerSecurityContext) (spec.ContainerSecurity, error) {
