@@ -34,6 +34,9 @@ type Spec struct {
 	IO     IO
 	// Options are the runtime's own, as sent by the client (runc options on Linux); zero value for defaults.
 	Options Options
+	// Checkpoint is the directory that a Checkpointer wrote, to go on from there: Start makes the processes again instead of executing the
+	// program, and init has no pid before. The directory must be there until then. "" for none; NotImplemented where there is no such thing.
+	Checkpoint string
 }
 
 // Options of the built-in Linux executor; the fields of containerd.runc.v1.Options that mean something without a runc.
@@ -45,8 +48,7 @@ type Options struct {
 	IOUid, IOGid  uint32
 	BinaryName    string // an OCI runtime's command line to use instead of the built-in one
 	Root          string // that runtime's state directory
-	CriuImagePath string
-	CriuWorkPath  string
+	CriuWorkPath  string // directory for the log of restoring, kept; "" for one that goes with the container
 }
 
 // IO is a process's standard streams, with the rule of os/exec: an *os.File is handed to the process as it is, anything else
@@ -71,6 +73,18 @@ type Exit struct {
 	Status  uint32    // exit code, or 128+signal
 	At      time.Time // when it was noticed
 	Unknown bool      // nobody saw the status (Status is then 255): the process was another's child on an old kernel
+}
+
+// CheckpointOptions say what is written of a container, and where.
+type CheckpointOptions struct {
+	Images string // absolute path of a directory that is there and empty; the caller removes it after an error
+	Work   string // directory for the log and statistics; "" for one that is removed
+	Exit   bool   // end the container
+	// What else may be written, that cannot always be restored: established TCP connections, unix sockets connected to other containers' or
+	// the host's, jobs of a shell outside, and file locks.
+	OpenTCP, ExternalSockets, ShellJob, FileLocks bool
+	EmptyNamespaces                               []string // of which the contents are not written: "network"
+	CgroupsMode                                   string   // CRIU's manage-cgroups-mode; "" for its default
 }
 
 // Container is one container, from Create to Delete.
@@ -122,7 +136,11 @@ type (
 		Update(ctx context.Context, resources json.RawMessage, annotations map[string]string) error
 	}
 	Checkpointer interface {
-		Checkpoint(ctx context.Context, imagePath string, exit bool) error
+		// Checkpoint writes the processes that descend from init, with their memory, into o.Images. Those that were executed beside it are not
+		// written. Nobody runs meanwhile; then the container goes on as it was, or ends (status 137) when o.Exit is set and no error is answered.
+		// FailedPrecondition when it does not run, or the machine lacks what it takes (the error says what). It is not cut short by ctx.
+		// After a crash the container goes on, and Images is of no use.
+		Checkpoint(ctx context.Context, o CheckpointOptions) error
 	}
 	// Reattacher is a Process whose terminal outlives its executor as long as somebody keeps it open: without that the kernel hangs
 	// up on the process.

@@ -49,6 +49,11 @@ func (e *Executor) create(ctx context.Context, s platform.Spec) (_ *container, e
 	if err != nil {
 		return nil, err
 	}
+	if s.Checkpoint != "" {
+		if err := checkRestore(s, cli); err != nil {
+			return nil, err
+		}
+	}
 	if cli != nil && spec.Linux.CgroupsPath == "" && !cli.Systemd {
 		spec.Linux.CgroupsPath = "/slipway/" + s.ID // the runtime's own default would be a guess
 	}
@@ -91,6 +96,9 @@ func (e *Executor) create(ctx context.Context, s platform.Spec) (_ *container, e
 	case reason == "":
 		err = c.prepareOwn(config)
 	default:
+		if s.Checkpoint != "" {
+			config.Labels = criuLabels(config.Labels, c.criuSettings())
+		}
 		c.lc, err = libcontainer.Create(filepath.Join(c.dir, stateDir), s.Name, config)
 	}
 	if err != nil {
@@ -110,7 +118,11 @@ func (e *Executor) create(ctx context.Context, s platform.Spec) (_ *container, e
 			return nil, err
 		}
 	}
-	if err := c.startInit(program, s, config); err != nil {
+	begin := c.startInit
+	if s.Checkpoint != "" {
+		begin = c.prepareRestore
+	}
+	if err := begin(program, s, config); err != nil {
 		return nil, err
 	}
 	e.mu.Lock()
@@ -126,22 +138,15 @@ func (e *Executor) notPlain(config *configs.Config, program *libcontainer.Proces
 		return "the executor was told so"
 	case s.Options.SystemdCgroup:
 		return "the systemd cgroup driver"
+	case s.Checkpoint != "":
+		return "a checkpoint"
 	}
 	return bringup.Plain(config, program)
 }
 
 // startInit runs init up to where it waits for Start.
 func (c *container) startInit(program *libcontainer.Process, s platform.Spec, config *configs.Config) error {
-	uid, gid := s.Options.IOUid, s.Options.IOGid
-	if uid == 0 && gid == 0 {
-		// In a user namespace its root must own the pipes, or programs cannot reopen /dev/stdout.
-		if root, err := config.HostRootUID(); err == nil {
-			uid = uint32(root)
-		}
-		if root, err := config.HostRootGID(); err == nil {
-			gid = uint32(root)
-		}
-	}
+	uid, gid := ioOwner(s, config)
 	streams, err := newStdio(program, s.IO, uid, gid)
 	if err != nil {
 		return err
@@ -151,6 +156,21 @@ func (c *container) startInit(program *libcontainer.Process, s platform.Spec, co
 		return err
 	}
 	return nil
+}
+
+// ioOwner answers who owns the pipes that are made for init.
+func ioOwner(s platform.Spec, config *configs.Config) (uid, gid uint32) {
+	uid, gid = s.Options.IOUid, s.Options.IOGid
+	if uid == 0 && gid == 0 {
+		// In a user namespace its root must own the pipes, or programs cannot reopen /dev/stdout.
+		if root, err := config.HostRootUID(); err == nil {
+			uid = uint32(root)
+		}
+		if root, err := config.HostRootGID(); err == nil {
+			gid = uint32(root)
+		}
+	}
+	return uid, gid
 }
 
 // run has the runtime start program as p, and watches it.
@@ -190,6 +210,8 @@ func (c *container) run(p *process, program *libcontainer.Process, streams *stdi
 
 func (c *container) spawn(p *process, program *libcontainer.Process, streams *stdio) (int, error) {
 	switch {
+	case p.restoring != nil:
+		return c.restore(p.restoring)
 	case c.cli != nil && p.id != "":
 		return c.cli.exec(p.id, p.spec, program, streams)
 	case c.cli != nil:

@@ -280,21 +280,25 @@ func (c *container) libcontainer() (*libcontainer.Container, error) {
 		return c.lc, nil
 	}
 	root := filepath.Join(c.dir, stateDir)
-	if err := c.writeState(filepath.Join(root, c.record.Name, stateFile)); err != nil {
+	state, err := c.ownState()
+	if err == nil {
+		err = writeState(filepath.Join(root, c.record.Name, stateFile), state)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("cannot write the state of container %q: %w", c.name(), err)
 	}
-	var err error
 	c.lc, err = libcontainer.Load(root, c.record.Name)
 	return c.lc, err
 }
 
-func (c *container) writeState(file string) error {
+// ownState is what libcontainer would have written down.
+func (c *container) ownState() (*libcontainer.State, error) {
 	cg, err := c.cgroups()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	began := readStart(c.dir, "")
-	state := libcontainer.State{
+	state := &libcontainer.State{
 		BaseState: libcontainer.BaseState{
 			ID: c.record.Name, InitProcessPid: began.Pid, InitProcessStartTime: began.StartTime, Created: time.Now().UTC(), Config: *c.own.config,
 		},
@@ -305,6 +309,10 @@ func (c *container) writeState(file string) error {
 			state.NamespacePaths[ns] = (&configs.Namespace{Type: ns}).GetPath(began.Pid)
 		}
 	}
+	return state, nil
+}
+
+func writeState(file string, state *libcontainer.State) error {
 	data, err := json.Marshal(state)
 	if err != nil {
 		return err
@@ -334,6 +342,7 @@ func (c *container) adoptOwn() error {
 		state, err := cg.GetFreezerState()
 		c.paused = err == nil && state == cgroups.Frozen
 	}
+	c.thawAdopted()
 	c.init.started = !c.awaitsStart(began.Pid)
 	c.init.resume(began.Pid, began.StartTime)
 	return c.adoptExecs()

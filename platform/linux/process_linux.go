@@ -18,13 +18,14 @@ import (
 
 // process is init or an executed process.
 type process struct {
-	c       *container
-	id      string
-	adopted bool
-	program *libcontainer.Process // of an executed process
-	spec    json.RawMessage       // the same, for another runtime
-	io      platform.IO
-	done    chan struct{} // closed when exit is set
+	c         *container
+	id        string
+	adopted   bool
+	program   *libcontainer.Process // of an executed process
+	spec      json.RawMessage       // the same, for another runtime
+	io        platform.IO
+	restoring *restoring    // of an init that goes on from a checkpoint
+	done      chan struct{} // closed when exit is set
 
 	starting sync.Mutex // one Start at a time
 
@@ -80,6 +81,8 @@ func (p *process) Start(ctx context.Context) error {
 	switch {
 	case p.id != "":
 		err = p.startExec()
+	case p.restoring != nil:
+		err = p.startRestored()
 	case p.c.cli != nil:
 		err = p.startCommand()
 	default:
@@ -155,6 +158,9 @@ func (p *process) Signal(ctx context.Context, sig int, all bool) error {
 	if sig < 0 || sig > 64 {
 		return fmt.Errorf("cannot send signal %d to %s: there is no such signal: %w", sig, p, errdefs.ErrInvalidArgument)
 	}
+	if p.giveUp(unix.Signal(sig)) {
+		return nil
+	}
 	if p.Pid() == 0 || p.hasEnded() {
 		return fmt.Errorf("cannot send signal %d to %s: it does not run: %w", sig, p, errdefs.ErrNotFound)
 	}
@@ -176,7 +182,12 @@ func (p *process) Signal(ctx context.Context, sig int, all bool) error {
 	return nil
 }
 
-func (p *process) kill() error { return p.signal(unix.SIGKILL) }
+func (p *process) kill() error {
+	if p.giveUp(unix.SIGKILL) {
+		return nil
+	}
+	return p.signal(unix.SIGKILL)
+}
 
 // signal goes through the pidfd, so that it never reaches another process of the same number.
 func (p *process) signal(sig unix.Signal) error {

@@ -20,6 +20,7 @@ import (
 type container struct {
 	ns, id, bundle string
 	platform       platform.Container // nil when it vanished while no shim was there
+	restored       bool               // goes on from a checkpoint, from its Start on
 	settled        chan struct{}      // closed when Create has succeeded, or failed and left init nil
 
 	life sync.Mutex // one Create, Delete or Exec at a time

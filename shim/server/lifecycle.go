@@ -37,7 +37,7 @@ func (s *Server) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.C
 	if err := checkID("id", r.ID); err != nil {
 		return nil, err
 	}
-	c := &container{ns: ns, id: r.ID, bundle: r.Bundle, execs: map[string]*process{}, settled: make(chan struct{})}
+	c := &container{ns: ns, id: r.ID, bundle: r.Bundle, restored: r.Checkpoint != "", execs: map[string]*process{}, settled: make(chan struct{})}
 	if err := s.reserve(c); err != nil {
 		return nil, err
 	}
@@ -50,16 +50,13 @@ func (s *Server) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.C
 	if err != nil {
 		return nil, err
 	}
-	if r.Checkpoint != "" {
-		options.CriuImagePath = r.Checkpoint
-	}
 	p := &process{c: c, done: make(chan struct{})}
 	p.uris = stdio.Streams{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal}
 	if p.streams, err = stdio.Open(ctx, s.streamConfig(p)); err != nil {
 		return nil, err
 	}
 	c.platform, err = s.conf.Executor.Create(ctx, platform.Spec{
-		ID: c.key(), Name: c.id, Bundle: r.Bundle, OCI: spec, Rootfs: mounts(r.Rootfs), IO: p.streams.IO(), Options: options,
+		ID: c.key(), Name: c.id, Bundle: r.Bundle, OCI: spec, Rootfs: mounts(r.Rootfs), IO: p.streams.IO(), Options: options, Checkpoint: r.Checkpoint,
 	})
 	if err != nil {
 		p.streams.Finish()
@@ -156,8 +153,10 @@ func (s *Server) Start(ctx context.Context, r *task.StartRequest) (*task.StartRe
 	pid := p.pidNow()
 	p.c.mu.Unlock()
 	s.publishStart(p, pid)
-	if p.id != "" {
+	if p.id != "" || p.c.restored {
 		s.keep(p) // its terminal is made only now
+	}
+	if p.id != "" {
 		s.watch(p)
 	}
 	return &task.StartResponse{Pid: pid}, nil

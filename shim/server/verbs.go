@@ -233,7 +233,7 @@ func (s *Server) Update(ctx context.Context, r *task.UpdateTaskRequest) (*emptyp
 	return &emptypb.Empty{}, u.Update(ctx, r.Resources.GetValue(), r.Annotations)
 }
 
-// Checkpoint writes an image of a container to r.Path.
+// Checkpoint writes what a container is at this moment into r.Path, a directory that is there and empty, or into one that is made.
 func (s *Server) Checkpoint(ctx context.Context, r *task.CheckpointTaskRequest) (*emptypb.Empty, error) {
 	c, err := s.alive(ctx, r.ID)
 	if err != nil {
@@ -245,7 +245,7 @@ func (s *Server) Checkpoint(ctx context.Context, r *task.CheckpointTaskRequest) 
 	}
 	var o runc.CheckpointOptions
 	if r.Options != nil {
-		if err := r.Options.UnmarshalTo(&o); err != nil {
+		if err := typeurl.UnmarshalTo(r.Options, &o); err != nil {
 			return nil, fmt.Errorf("cannot read options of checkpoint: %v: %w", err, errdefs.ErrInvalidArgument)
 		}
 	}
@@ -253,7 +253,11 @@ func (s *Server) Checkpoint(ctx context.Context, r *task.CheckpointTaskRequest) 
 	if path == "" {
 		path = o.ImagePath
 	}
-	if err := cp.Checkpoint(ctx, path, o.Exit); err != nil {
+	err = cp.Checkpoint(ctx, platform.CheckpointOptions{
+		Images: path, Work: o.WorkPath, Exit: o.Exit, OpenTCP: o.OpenTcp, ExternalSockets: o.ExternalUnixSockets, ShellJob: o.Terminal,
+		FileLocks: o.FileLocks, EmptyNamespaces: o.EmptyNamespaces, CgroupsMode: o.CgroupsMode,
+	})
+	if err != nil {
 		return nil, err
 	}
 	s.publish(c, "/tasks/checkpointed", &events.TaskCheckpointed{ContainerID: c.id, Checkpoint: path})
@@ -274,6 +278,6 @@ func decodeOptions(a *anypb.Any) (platform.Options, error) {
 	}
 	return platform.Options{
 		SystemdCgroup: o.SystemdCgroup, NoPivotRoot: o.NoPivotRoot, NoNewKeyring: o.NoNewKeyring, ShimCgroup: o.ShimCgroup,
-		IOUid: o.IoUid, IOGid: o.IoGid, BinaryName: o.BinaryName, Root: o.Root, CriuImagePath: o.CriuImagePath, CriuWorkPath: o.CriuWorkPath,
+		IOUid: o.IoUid, IOGid: o.IoGid, BinaryName: o.BinaryName, Root: o.Root, CriuWorkPath: o.CriuWorkPath,
 	}, nil
 }

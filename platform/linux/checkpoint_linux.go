@@ -1,0 +1,152 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+
+	"github.com/slipwayd/slipway/platform"
+)
+
+var _ platform.Checkpointer = (*container)(nil)
+
+// Checkpoint has CRIU write the container, by way of libcontainer.
+func (c *container) Checkpoint(ctx context.Context, o platform.CheckpointOptions) error {
+	c.updating.Lock()
+	defer c.updating.Unlock()
+	if err := c.checkpoint(o); err != nil {
+		return fmt.Errorf("cannot checkpoint container %q: %w", c.name(), err)
+	}
+	return nil
+}
+
+func (c *container) checkpoint(o platform.CheckpointOptions) (err error) {
+	switch {
+	case c.cli != nil:
+		return fmt.Errorf("the OCI runtime %s runs it; only those of the built-in runtime can be: %w", c.cli.Binary, errdefs.ErrNotImplemented)
+	case !c.init.running():
+		return fmt.Errorf("it does not run: %w", errdefs.ErrFailedPrecondition)
+	case !filepath.IsAbs(o.Images):
+		return fmt.Errorf("%q is no absolute path: %w", o.Images, errdefs.ErrInvalidArgument)
+	}
+	emptyNs, err := emptyNamespaces(o.EmptyNamespaces)
+	if err != nil {
+		return err
+	}
+	if err := findCriu(); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(c.dir, "criu.")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	lc, err := c.criuView(dir)
+	if err != nil {
+		return err
+	}
+	if o.Work == "" {
+		o.Work = filepath.Join(dir, "work")
+	}
+	thawed, err := c.willThaw()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, thawed()) }()
+	defer c.e.reaper.begin()()
+	err = lc.Checkpoint(&libcontainer.CriuOpts{
+		ImagesDirectory: o.Images, WorkDirectory: o.Work, LeaveRunning: !o.Exit, TcpEstablished: o.OpenTCP,
+		ExternalUnixConnections: o.ExternalSockets, ShellJob: o.ShellJob, FileLocks: o.FileLocks, EmptyNs: emptyNs,
+		ManageCgroupsMode: o.CgroupsMode, StatusFd: -1,
+	})
+	if err != nil {
+		return criuError(err, filepath.Join(o.Work, "dump.log"))
+	}
+	if o.Exit {
+		return c.thawDying()
+	}
+	return nil
+}
+
+// willThaw notes that CRIU may freeze the container, so that an executor that finds the note lets it go on. CRIU itself, when we die, lets
+// its processes go as it would after an error. The answer takes the note away.
+func (c *container) willThaw() (done func() error, err error) {
+	c.mu.Lock()
+	paused := c.paused
+	c.mu.Unlock()
+	if paused {
+		return func() error { return nil }, nil
+	}
+	note := filepath.Join(c.dir, thawFile)
+	if err := os.WriteFile(note, nil, 0o600); err != nil {
+		return nil, err
+	}
+	return func() error { return os.Remove(note) }, nil
+}
+
+// thawAdopted undoes what a checkpoint of an executor that died may have left.
+func (c *container) thawAdopted() {
+	note := filepath.Join(c.dir, thawFile)
+	if _, err := os.Stat(note); errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	cg, err := c.cgroups()
+	if err == nil {
+		err = cg.Freeze(cgroups.Thawed)
+	}
+	if err != nil {
+		c.e.log.Warn("cannot thaw a container after a checkpoint that was cut short; resume it", "id", c.id, "error", err)
+		return
+	}
+	c.setPaused(false)
+	_ = os.Remove(note)
+}
+
+// criuView is libcontainer's idea of the container for one use of CRIU, kept in dir: with the streams that it has now, and our settings for CRIU.
+func (c *container) criuView(dir string) (*libcontainer.Container, error) {
+	streams, err := outsideStreams(c.init.Pid())
+	if err != nil {
+		return nil, fmt.Errorf("cannot look at its streams: %w", err)
+	}
+	settings := filepath.Join(dir, "criu.conf")
+	if err := writeCriuSettings(settings, externalFiles(streams)); err != nil {
+		return nil, err
+	}
+	state, err := c.state()
+	if err != nil {
+		return nil, err
+	}
+	state.ExternalDescriptors = streams
+	state.Config.Labels = criuLabels(state.Config.Labels, settings)
+	if err := writeState(filepath.Join(dir, c.record.Name, stateFile), state); err != nil {
+		return nil, err
+	}
+	return libcontainer.Load(dir, c.record.Name)
+}
+
+// state answers libcontainer's, of a container of ours too.
+func (c *container) state() (*libcontainer.State, error) {
+	if c.own != nil {
+		return c.ownState()
+	}
+	return c.lc.State()
+}
+
+// emptyNamespaces knows what CRIU does (its --empty-ns).
+func emptyNamespaces(names []string) (mask uint32, err error) {
+	for _, name := range names {
+		if name != "network" {
+			return 0, fmt.Errorf("the contents of namespace %.100q cannot be left out, only those of \"network\": %w", name, errdefs.ErrInvalidArgument)
+		}
+		mask |= unix.CLONE_NEWNET
+	}
+	return mask, nil
+}
