@@ -114,7 +114,8 @@ func (d *PodDocument) namespaces(s *specs.Spec) error {
 	return nil
 }
 
-func mappings(maps []IDMap) []specs.LinuxIDMapping {
+// Mappings are id maps as documents have them.
+func Mappings(maps []IDMap) []specs.LinuxIDMapping {
 	var list []specs.LinuxIDMapping
 	for _, m := range maps {
 		list = append(list, specs.LinuxIDMapping{ContainerID: m.Container, HostID: m.Host, Size: m.Size})

@@ -10,7 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// mounts are the system's, changed by what the container shares with host and pod, then those of the daemon, then the container's
+// mounts are the system's, changed by what the container shares with host and pod, then those of the daemon and the container's
 // own, a directory before what is below it.
 func (d *PodDocument) mounts(s *specs.Spec) error {
 	privileged := d.Container.Security.Privileged
@@ -35,14 +35,13 @@ func (d *PodDocument) mounts(s *specs.Spec) error {
 		}
 		list = append(list, m)
 	}
+	system := len(list)
 	for _, m := range d.Volumes {
 		if !own[m.Destination] {
 			list = append(list, m)
 		}
 	}
-	volumes := slices.Clone(d.Container.Mounts)
-	slices.SortStableFunc(volumes, func(a, b PodMount) int { return depth(a.Destination) - depth(b.Destination) })
-	for _, v := range volumes {
+	for _, v := range d.Container.Mounts {
 		m, err := volume(v)
 		if err != nil {
 			return fmt.Errorf("cannot mount volume %q on %q: %w", v.Source, v.Destination, err)
@@ -50,6 +49,7 @@ func (d *PodDocument) mounts(s *specs.Spec) error {
 		s.Linux.RootfsPropagation = strongest(s.Linux.RootfsPropagation, v.Propagation)
 		list = append(list, m)
 	}
+	slices.SortStableFunc(list[system:], func(a, b specs.Mount) int { return depth(a.Destination) - depth(b.Destination) })
 	s.Mounts = list
 	return nil
 }
@@ -98,6 +98,6 @@ func volume(v PodMount) (specs.Mount, error) {
 	default:
 		m.Options = append(m.Options, "rw")
 	}
-	m.UIDMappings, m.GIDMappings = mappings(v.UIDs), mappings(v.GIDs)
+	m.UIDMappings, m.GIDMappings = Mappings(v.UIDs), Mappings(v.GIDs)
 	return m, nil
 }

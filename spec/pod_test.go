@@ -127,8 +127,8 @@ func TestPodMounts(t *testing.T) {
 			t.Errorf("options of /b: %q", m.Options)
 		}
 	}
-	if want := []string{"/pod/shm", "/a", "/b", "/kubelet/hosts"}; !slices.Equal(order, want) {
-		t.Errorf("mounted %q, want %q: what is above before what is below, the container's before the pod's", order, want)
+	if want := []string{"/a", "/pod/shm", "/b", "/kubelet/hosts"}; !slices.Equal(order, want) {
+		t.Errorf("mounted %q, want %q: what is above before what is below, and nothing that the container hides", order, want)
 	}
 	if s.Linux.RootfsPropagation != "rshared" {
 		t.Errorf("propagation of the root is %q", s.Linux.RootfsPropagation)

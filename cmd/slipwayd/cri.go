@@ -214,7 +214,7 @@ func wirePods(c config, eng *engine.Engine, plugins *nri.Plugins, holder string,
 		ConfigDir: c.CRI.CNIConfDir, PluginDirs: c.CRI.CNIBinDirs, CacheDir: filepath.Join(c.Root, "cni"),
 	})
 	conf := pods.Config{
-		State: filepath.Clean(c.State), DefaultRuntime: c.CRI.DefaultRuntime, Runtimes: runtimes, Pause: c.CRI.Pause, PauseImage: c.CRI.PauseImage,
+		Root: filepath.Clean(c.Root), State: filepath.Clean(c.State), DefaultRuntime: c.CRI.DefaultRuntime, Runtimes: runtimes, Pause: c.CRI.Pause, PauseImage: c.CRI.PauseImage,
 		Holder: holder, SystemdCgroup: c.CRI.SystemdCgroup, SELinux: c.CRI.SELinux, CDISpecDirs: c.CRI.CDISpecDirs, Network: cni, Log: log,
 		CollectNetwork: c.CRI.CNIGC, ParallelPulls: c.CRI.ParallelPulls, Patience: engine.Patience{For: c.CRI.PullTimeout.Duration, Bytes: c.CRI.PullLeast.Bytes},
 	}

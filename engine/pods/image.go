@@ -134,7 +134,7 @@ func (m *Manager) image(ctx context.Context, ref, snapshotter string) (*image, e
 		return nil, err
 	}
 	if m.images.get(key) == nil {
-		if found.accounts, err = m.readAccounts(ctx, snapshots, found.ChainID); err != nil {
+		if found.accounts, err = m.sys.accounts(ctx, snapshots, found.ChainID); err != nil {
 			return nil, fmt.Errorf("cannot read the users of image %s: %w", img.Name, err)
 		}
 		m.images.put(key, found)
@@ -144,19 +144,8 @@ func (m *Manager) image(ctx context.Context, ref, snapshotter string) (*image, e
 	return &own, nil
 }
 
-func (m *Manager) readAccounts(ctx context.Context, snapshots *engine.Snapshots, chain string) (a spec.Accounts, err error) {
-	key := "accounts-" + rand.Text()
-	labels := map[string]string{labelExpire: time.Now().Add(time.Hour).UTC().Format(time.RFC3339)}
-	mounts, err := snapshots.View(ctx, key, chain, labels)
-	if err != nil {
-		return a, err
-	}
-	defer func() {
-		ctx, cancel := undoing(ctx)
-		defer cancel()
-		err = errors.Join(err, snapshots.Remove(ctx, key))
-	}()
-	err = mount.Temp("", mounts, func(path string) error {
+func readAccounts(ctx context.Context, snapshots *engine.Snapshots, chain string) (a spec.Accounts, err error) {
+	err = look(ctx, snapshots, chain, func(path string) error {
 		root, err := os.OpenRoot(path)
 		if err != nil {
 			return err
@@ -166,6 +155,22 @@ func (m *Manager) readAccounts(ctx context.Context, snapshots *engine.Snapshots,
 		return err
 	})
 	return a, err
+}
+
+// look mounts an image, read-only and for as long as do runs. A crash leaves a snapshot that expires.
+func look(ctx context.Context, snapshots *engine.Snapshots, chain string, do func(path string) error) (err error) {
+	key := "look-" + rand.Text()
+	labels := map[string]string{labelExpire: time.Now().Add(time.Hour).UTC().Format(time.RFC3339)}
+	mounts, err := snapshots.View(ctx, key, chain, labels)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := undoing(ctx)
+		defer cancel()
+		err = errors.Join(err, snapshots.Remove(ctx, key))
+	}()
+	return mount.Temp("", mounts, do)
 }
 
 // stopSignal is the container's, or else the image's, or else SIGTERM.

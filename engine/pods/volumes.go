@@ -36,7 +36,10 @@ func (m *Manager) volumes(ctx context.Context, p *pod, c *container, img *image)
 		defer cancel()
 		return m.unmountOwn(ctx, c)
 	}
-	list = declaredVolumes(c.record.Spec, img.Config.Config.Volumes)
+	if list, err = m.declared(ctx, p, c, img); err != nil {
+		err = fmt.Errorf("cannot make the volumes that image %s declares: %w", img.Image.Name, err)
+		return nil, undo, errors.Join(err, undo(ctx))
+	}
 	for n, v := range c.record.Spec.Mounts {
 		if v.Image == nil {
 			continue
@@ -49,21 +52,6 @@ func (m *Manager) volumes(ctx context.Context, p *pod, c *container, img *image)
 		list = append(list, one)
 	}
 	return list, undo, nil
-}
-
-// declaredVolumes are writable even when the rest of the root file system is not: then they are copies in memory. Otherwise they are
-// directories of the writable layer like others.
-func declaredVolumes(s *spec.PodContainer, declared map[string]struct{}) []specs.Mount {
-	var list []specs.Mount
-	if !s.Security.ReadonlyRootfs {
-		return nil
-	}
-	for dir := range declared {
-		if path.IsAbs(dir) && path.Clean(dir) != "/" {
-			list = append(list, specs.Mount{Destination: path.Clean(dir), Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "tmpcopyup"}})
-		}
-	}
-	return list
 }
 
 func (m *Manager) imageVolume(ctx context.Context, p *pod, key string, v spec.PodMount) (specs.Mount, error) {
@@ -79,7 +67,7 @@ func (m *Manager) imageVolume(ctx context.Context, p *pod, key string, v spec.Po
 	if err != nil {
 		return specs.Mount{}, err
 	}
-	mounts, err := snapshots.View(ctx, key, img.ChainID, m.snapshotLabels(p))
+	mounts, err := snapshots.View(ctx, key, img.ChainID, m.sys.snapshotLabels(p, nil))
 	if err != nil {
 		return specs.Mount{}, err
 	}
@@ -135,7 +123,7 @@ func (m *Manager) unmountOwn(ctx context.Context, c *container) error {
 			return err
 		}
 	}
-	return nil
+	return m.declaredDirs.Remove(c.id)
 }
 
 func (m *Manager) unmountVolume(ctx context.Context, p *pod, key string) error {

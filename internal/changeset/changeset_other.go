@@ -31,5 +31,8 @@ func Usage(context.Context, string) (storage.Usage, error) {
 	return storage.Usage{}, notImplemented()
 }
 
+// CopyWithin is not implemented on this system.
+func CopyWithin(context.Context, string, string, string) error { return notImplemented() }
+
 // Sync is not implemented on this system.
 func Sync(string) error { return notImplemented() }

@@ -5,20 +5,34 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
 // Copy makes to, which must not exist, a copy of the tree from: owners, modes, times, attributes, hard links, holes and
 // devices are kept. File systems that can share blocks between files do. Sockets are left out. It is not durable.
-func Copy(ctx context.Context, from, to string) error {
-	src, err := unix.Open(from, dirFlags, 0)
+func Copy(ctx context.Context, from, to string) error { return CopyWithin(ctx, from, ".", to) }
+
+// CopyWithin is Copy of directory sub of a tree that belongs to strangers: links on the way to it are followed as a process would that
+// has root for its own. NotFound when there is no sub, InvalidArgument when it is not a directory; then to is not made.
+func CopyWithin(ctx context.Context, root, sub, to string) error {
+	t, err := openTree(root)
 	if err != nil {
-		return fmt.Errorf("cannot open %q: %w", from, kind(err))
+		return fmt.Errorf("cannot open %q: %w", root, kind(err))
 	}
-	defer unix.Close(src)
+	defer t.close()
+	src, err := t.open(sub)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("there is no %.300q: %w", sub, errdefs.ErrNotFound)
+	case errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("%.300q is not a directory: %w", sub, errdefs.ErrInvalidArgument)
+	case err != nil:
+		return fmt.Errorf("cannot open %.300q in %q: %w", sub, root, kind(err))
+	}
 	c := &copier{root: to, names: map[inode]string{}, share: true}
-	if err := c.directory(ctx, src, unix.AT_FDCWD, to, "."); err != nil {
-		return fmt.Errorf("cannot copy %q: %w", from, kind(err))
+	if err := c.directory(ctx, src.fd, unix.AT_FDCWD, to, "."); err != nil {
+		return fmt.Errorf("cannot copy %.300q of %q: %w", sub, root, kind(err))
 	}
 	return nil
 }

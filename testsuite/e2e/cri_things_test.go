@@ -210,3 +210,71 @@ func owner(t *testing.T, path string) uint32 {
 	}
 	return st.Sys().(*syscall.Stat_t).Uid
 }
+
+// volumesImage pushes an image that declares volumes: with content, without, hidden by tests, and where a link leads.
+func volumesImage(t *testing.T) string {
+	t.Helper()
+	image, err := ociimage.Busybox()
+	if err != nil {
+		t.Fatal(err)
+	}
+	owned := ociimage.Dir("data", 0o1770)
+	owned.Uid, owned.Gid = 33, 44
+	image.Layers = append(image.Layers, ociimage.Layer{Files: []ociimage.File{
+		owned, ociimage.Regular("data/file", 0o640, "content"), ociimage.Dir("hidden", 0o755), ociimage.Regular("hidden/image's", 0o644, ""),
+		ociimage.Dir("real", 0o700), ociimage.Regular("real/x", 0o644, "linked"), ociimage.Symlink("link", "/real"),
+	}})
+	image.Config.Volumes = map[string]struct{}{"/data": {}, "/made/here": {}, "/hidden": {}, "/link": {}}
+	hub.Push("library/volumes:latest", image)
+	return hub.Host() + "/library/volumes:latest"
+}
+
+// TestDeclaredVolumes: what an image declares to be a volume is a directory of its own, which can be written whatever the root file system
+// is, holds what the image has there, and goes with its container.
+func TestDeclaredVolumes(t *testing.T) {
+	d, k := startCRI(t)
+	ref := volumesImage(t)
+	if _, err := k.images.PullImage(t.Context(), &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: ref}}); err != nil {
+		t.Fatal(err)
+	}
+	k.layers = 2
+	own := filepath.Join(d.dir, "own")
+	if err := os.Mkdir(own, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	pod := k.podConfig(name(t))
+	script := `stat -c "%u %g %a" /data; echo $(cat /data/file /link/x); ls /hidden; ls -A /made/here | wc -l
+		for f in /data/new /made/here/new /real/new /hidden/new; do touch $f; done; touch /new 2>/dev/null; echo $?; stat -c %d / /data | uniq | wc -l`
+	want := "33 44 1770\ncontentlinked\n0\n%d\n2\n"
+	c := k.containerConfig(pod, script)
+	c.Image.Image = ref
+	c.Mounts = []*runtime.Mount{{HostPath: own, ContainerPath: "/hidden/"}}
+	if got := k.output(t, pod, c); got != fmt.Sprintf(want, 0) {
+		t.Errorf("got %q", got)
+	}
+	pod = k.podConfig(name(t))
+	readonly := k.containerConfig(pod, script)
+	readonly.Image.Image, readonly.Linux.SecurityContext.ReadonlyRootfs = ref, true
+	readonly.Mounts = c.Mounts
+	if err := os.Remove(filepath.Join(own, "new")); err != nil {
+		t.Fatalf("the container's own volume has nothing of it: %v", err)
+	}
+	if got := k.output(t, pod, readonly); got != fmt.Sprintf(want, 1) {
+		t.Errorf("with a root that cannot be written: %q", got)
+	}
+	if n := len(d.declared()); n != 2 {
+		t.Errorf("two containers have %d directories of volumes", n)
+	}
+	// Of what a daemon that died was making nobody knows, and it goes; what containers have stays.
+	if err := os.MkdirAll(filepath.Join(d.root, "volumes", "0badc0de", "0", "some"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d.kill()
+	d.start()
+	k2 := dialCRI(t, d)
+	k2.layers = k.layers
+	if left := d.declared(); len(left) != 2 {
+		t.Errorf("after a restart there are %q", left)
+	}
+	k2.removeAll(t, d)
+}

@@ -47,6 +47,9 @@ func (d *daemon) checkNoContainers(t *testing.T, marks ...string) {
 			}
 		}
 	}
+	if v := d.declared(); len(v) > 0 {
+		t.Errorf("volumes are left: %q", v)
+	}
 	err := filepath.WalkDir(d.state, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.Type()&fs.ModeNamedPipe != 0 {
 			t.Errorf("fifo is left: %s", path)
@@ -56,6 +59,13 @@ func (d *daemon) checkNoContainers(t *testing.T, marks ...string) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// declared are the directories of volumes that images declare, and what is left of their making and removal.
+func (d *daemon) declared() []string {
+	return slices.DeleteFunc(children(filepath.Join(d.root, "volumes")), func(dir string) bool {
+		return strings.HasPrefix(filepath.Base(dir), ".") && len(children(dir)) == 0
+	})
 }
 
 // pathsWith are the paths below root whose last element holds mark.
