@@ -101,14 +101,16 @@ type Engine struct {
 	root, state   string
 	log           *slog.Logger
 
-	events   *broker                // event.go
-	watchers map[string]func(Event) // task_remove.go: by namespace
-	locks    keyLocks               // lock.go: "snapshot/…", "blob/…"
-	trash    *trash                 // trash.go: layers and blobs without a record, being removed
-	gc       *gcRunner              // gc.go
-	pulls    pullCounts             // metrics.go
-	memory   *breather              // memory.go
-	filler   *filler                // lazy_fill.go: lazily pulled layers, being brought here
+	events      *broker                // event.go
+	watchers    map[string]func(Event) // task_remove.go: by namespace
+	locks       keyLocks               // lock.go: "snapshot/…", "blob/…"
+	trash       *trash                 // trash.go: layers and blobs without a record, being removed
+	gc          *gcRunner              // gc.go
+	pulls       pullCounts             // metrics.go
+	memory      *breather              // memory.go
+	restoringMu sync.Mutex             // task_unpacked.go
+	restoring   map[string]bool        // keys of tasks that have an unpacked checkpoint
+	filler      *filler                // lazy_fill.go: lazily pulled layers, being brought here
 
 	uuidMu sync.Mutex // introspect.go
 
@@ -143,7 +145,7 @@ func New(p Parts) (*Engine, error) {
 	}
 	e := &Engine{
 		db: p.DB, blobs: p.Content, drivers: p.Drivers, defaultDriver: p.DefaultDriver, aliases: p.Aliases, tasks: p.Tasks,
-		indexes: p.Indexes, lazy: p.Lazy.withDefaults(), profiles: p.Profiles, recorded: map[string]bool{}, root: p.Root, state: p.State, log: p.Log,
+		indexes: p.Indexes, lazy: p.Lazy.withDefaults(), profiles: p.Profiles, recorded: map[string]bool{}, restoring: map[string]bool{}, root: p.Root, state: p.State, log: p.Log,
 		events: newBroker(p.EventField), watchers: map[string]func(Event){},
 	}
 	if e.registry = p.Registry; e.registry == nil {

@@ -26,12 +26,12 @@ func (e *Engine) restore(ctx context.Context) error {
 	if err := e.restoreScratch(); err != nil && !errdefs.IsNotImplemented(err) {
 		return fmt.Errorf("cannot remove what diffs left: %w", err)
 	}
-	if err := e.removeCheckpoints(); err != nil {
-		return fmt.Errorf("cannot remove what checkpoints left: %w", err)
-	}
 	e.background(e.sweepBlobs)
 	if err := e.tasks.Restore(ctx); err != nil {
 		return fmt.Errorf("cannot find the tasks again: %w", err)
+	}
+	if err := e.restoreCheckpoints(ctx); err != nil {
+		return fmt.Errorf("cannot remove what checkpoints left: %w", err)
 	}
 	return nil
 }

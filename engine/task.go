@@ -28,8 +28,8 @@ type TaskOptions struct {
 	// container without a snapshot brings its own root (spec.Root.Path).
 	Rootfs  []storage.Mount
 	Streams shim.Streams
-	// CheckpointPath is the directory of a CRIU image to restore from; Checkpoint a blob that holds one, unpacked for the
-	// purpose. Both are usually empty.
+	// CheckpointPath is the directory of a CRIU image to restore from, there until the task is started; Checkpoint a blob that holds one,
+	// unpacked for the purpose. Both are usually empty.
 	CheckpointPath string
 	Checkpoint     *ocispec.Descriptor
 }
@@ -69,12 +69,9 @@ func (e *Engine) CreateTask(ctx context.Context, sc Scope, o TaskOptions) (uint3
 		}
 	}
 	if o.Checkpoint != nil {
-		dir, remove, err := e.unpackCheckpoint(ctx, sc, *o.Checkpoint)
-		if err != nil {
+		if create.Checkpoint, err = e.unpackCheckpoint(ctx, sc, c.ID, *o.Checkpoint); err != nil {
 			return 0, err
 		}
-		defer remove()
-		create.Checkpoint = dir
 	}
 	start := e.beforeStart(ctx, sc, c)
 	pid, err := e.tasks.Create(ctx, create)
@@ -82,6 +79,9 @@ func (e *Engine) CreateTask(ctx context.Context, sc Scope, o TaskOptions) (uint3
 		start = e.observe(ctx, sc, c, pid)
 	}
 	start.created(err)
+	if err != nil {
+		e.forgetCheckpoint(sc.Namespace, c.ID)
+	}
 	return pid, err
 }
 

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -15,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/slipwayd/slipway/internal/durable"
 	"github.com/slipwayd/slipway/internal/opaque"
 )
 
@@ -24,20 +24,17 @@ const (
 	checkpointSpecType = "application/vnd.containerd.container.checkpoint.config.v1+proto"
 )
 
-const (
-	maxCheckpoint      = 64 << 30 // bytes, unpacked
-	maxCheckpointFiles = 100_000
-)
-
-// CheckpointTask dumps a task with CRIU. With a path the image is left in that directory and nothing is answered; without
-// one it becomes two blobs of the content store, the image as a tar and the container's spec, held by the scope's lease.
+// CheckpointTask writes what a task is at this moment with CRIU. With a path the images are in that directory then, whole, and nothing is
+// answered; AlreadyExists when it has something in it. Without one they become two blobs of the content store, the images as a tar and the
+// container's spec, held by the scope's lease. FailedPrecondition where CRIU is missing or cannot. A crash leaves the task as it was, and
+// nothing of the images.
 func (e *Engine) CheckpointTask(ctx context.Context, sc Scope, id, path string, options *opaque.Any) ([]ocispec.Descriptor, error) {
 	c, err := e.GetContainer(ctx, sc.Namespace, id)
 	if err != nil {
 		return nil, err
 	}
 	if path != "" {
-		return nil, e.tasks.Checkpoint(ctx, sc.Namespace, id, path, options)
+		return nil, e.checkpointTo(ctx, sc.Namespace, id, path, options)
 	}
 	dir, remove, err := e.checkpointDir()
 	if err != nil {
@@ -64,17 +61,50 @@ func (e *Engine) CheckpointTask(ctx context.Context, sc Scope, id, path string, 
 	return []ocispec.Descriptor{img, spec}, nil
 }
 
-func (e *Engine) checkpoints() string { return filepath.Join(e.state, "checkpoint") }
-
-// removeCheckpoints drops what a crash left in the middle of a checkpoint or a restore.
-func (e *Engine) removeCheckpoints() error {
-	if err := os.RemoveAll(e.checkpoints()); err != nil {
-		return fmt.Errorf("cannot remove old checkpoints: %w", err)
+// checkpointTo has the images written beside path and makes them path when they are whole and durable. What is beside it is noted, for the
+// next start to remove.
+func (e *Engine) checkpointTo(ctx context.Context, ns, id, path string, options *opaque.Any) (err error) {
+	path = filepath.Clean(path)
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("cannot checkpoint task %s to %q: it is no absolute path: %w", id, path, errdefs.ErrInvalidArgument)
+	}
+	if entries, err := os.ReadDir(path); len(entries) > 0 {
+		return fmt.Errorf("cannot checkpoint task %s to %s: there is something in it: %w", id, path, errdefs.ErrAlreadyExists)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot checkpoint task %s: %w: %w", id, err, errdefs.ErrInvalidArgument)
+	}
+	part := path + ".part-" + rand.Text()
+	note := filepath.Join(e.checkpoints(), filepath.Base(part))
+	if err := os.MkdirAll(e.checkpoints(), 0o700); err != nil {
+		return fmt.Errorf("cannot make a directory for checkpoints: %w", err)
+	}
+	if err := durable.Replace(note, []byte(part)); err != nil {
+		return fmt.Errorf("cannot note the checkpoint of task %s: %w", id, err)
+	}
+	defer func() {
+		if err == nil || os.RemoveAll(part) == nil {
+			os.Remove(note)
+		}
+	}()
+	if err := os.Mkdir(part, 0o700); err != nil {
+		return fmt.Errorf("cannot make a directory for the checkpoint of task %s: %w", id, err)
+	}
+	if err := e.tasks.Checkpoint(ctx, ns, id, part, options); err != nil {
+		return err
+	}
+	err = os.Remove(path) // which is empty
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = durable.RenameTree(part, path)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot keep the checkpoint of task %s: %w", id, err)
 	}
 	return nil
 }
 
-// checkpointDir makes a directory below State, where a crash leaves it for the next start to remove.
+func (e *Engine) checkpoints() string { return filepath.Join(e.root, "checkpoint") }
+
+// checkpointDir makes a directory that a crash leaves for the next start to remove.
 func (e *Engine) checkpointDir() (string, func(), error) {
 	parent := e.checkpoints()
 	if err := os.MkdirAll(parent, 0o700); err != nil {
@@ -103,102 +133,4 @@ func (e *Engine) writeBlob(ctx context.Context, sc Scope, mediaType string, r io
 		return ocispec.Descriptor{}, err
 	}
 	return desc, nil
-}
-
-// tarDir writes the regular files and directories below dir; CRIU's images consist of nothing else.
-func tarDir(dir string, w io.Writer) error {
-	tw := tar.NewWriter(w)
-	root := os.DirFS(dir)
-	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || name == "." || !d.IsDir() && !d.Type().IsRegular() {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		h, err := tar.FileInfoHeader(info, "")
-		if err != nil {
-			return err
-		}
-		h.Name = name
-		if err := tw.WriteHeader(h); err != nil || d.IsDir() {
-			return err
-		}
-		f, err := root.Open(name)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		_, err = io.Copy(tw, f)
-		return err
-	})
-	return errors.Join(err, tw.Close())
-}
-
-// unpackCheckpoint makes a directory of a checkpoint blob; the caller removes it with the function it gets.
-func (e *Engine) unpackCheckpoint(ctx context.Context, sc Scope, desc ocispec.Descriptor) (string, func(), error) {
-	if desc.MediaType != checkpointType {
-		return "", nil, fmt.Errorf("checkpoint of media type %.200q: %w", desc.MediaType, errdefs.ErrInvalidArgument)
-	}
-	ra, err := e.imageStore(sc).ReaderAt(ctx, desc)
-	if err != nil {
-		return "", nil, fmt.Errorf("cannot read checkpoint %s: %w", desc.Digest, err)
-	}
-	defer ra.Close()
-	dir, remove, err := e.checkpointDir()
-	if err != nil {
-		return "", nil, err
-	}
-	if err := untarFiles(io.NewSectionReader(ra, 0, ra.Size()), dir); err != nil {
-		remove()
-		return "", nil, fmt.Errorf("cannot unpack checkpoint %s: %w", desc.Digest, err)
-	}
-	return dir, remove, nil
-}
-
-// untarFiles unpacks what tarDir wrote. Names that lead out of dir and anything but files and directories are refused.
-func untarFiles(r io.Reader, dir string) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	tr, total := tar.NewReader(r), int64(0)
-	for n := 0; ; n++ {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
-		}
-		if total += h.Size; n >= maxCheckpointFiles || total > maxCheckpoint || h.Size < 0 {
-			return fmt.Errorf("more than %d files or %d bytes: %w", maxCheckpointFiles, int64(maxCheckpoint), errdefs.ErrOutOfRange)
-		}
-		name := filepath.Clean(h.Name)
-		switch h.Typeflag {
-		case tar.TypeDir:
-			err = root.MkdirAll(name, 0o700)
-		case tar.TypeReg:
-			err = untarFile(root, name, tr)
-		default:
-			err = fmt.Errorf("%.200q is neither a file nor a directory: %w", h.Name, errdefs.ErrInvalidArgument)
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-func untarFile(root *os.Root, name string, r io.Reader) error {
-	if err := root.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		return err
-	}
-	f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, r)
-	return errors.Join(err, f.Close())
 }

@@ -36,6 +36,7 @@ func (e *Engine) TaskEvent(ctx context.Context, ev Event) error {
 	if watch := e.watchers[ev.Namespace]; watch != nil {
 		watch(ev)
 	}
+	e.observeRestored(ev)
 	// Not here: the shim that waits for this call to return is the one that deletes.
 	switch container, process := e.ended(ev); {
 	case container == "":

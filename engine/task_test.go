@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"archive/tar"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
@@ -230,100 +228,4 @@ func TestTaskMetrics(t *testing.T) {
 	if _, err := b.TaskMetrics(t.Context(), Scope{Namespace: benchNS}, []string{"=="}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("bad filter: %v, want InvalidArgument", err)
 	}
-}
-
-func TestCheckpointAndRestore(t *testing.T) {
-	b := newBench(t)
-	b.container(t, "c", nil)
-	b.tasks.images = map[string]string{"core-1.img": "core", "sub/pages-1.img": "pages"}
-	sc := Scope{Namespace: benchNS}
-	descs, err := b.CheckpointTask(t.Context(), sc, "c", "", nil)
-	if err != nil || len(descs) != 2 || descs[0].MediaType != checkpointType || descs[1].MediaType != checkpointSpecType {
-		t.Fatalf("got %+v, %v", descs, err)
-	}
-	if _, err := b.CreateTask(t.Context(), sc, TaskOptions{ContainerID: "c", Checkpoint: &descs[0]}); err != nil {
-		t.Fatal(err)
-	}
-	if !reflect.DeepEqual(b.tasks.restore, b.tasks.images) {
-		t.Errorf("restored from %q, want %q", b.tasks.restore, b.tasks.images)
-	}
-	if left := dirNames(t, b.checkpoints()); len(left) > 0 {
-		t.Errorf("directories are left: %q", left)
-	}
-	if _, err := b.CreateTask(t.Context(), sc, TaskOptions{ContainerID: "c", Checkpoint: &descs[1]}); !errdefs.IsInvalidArgument(err) {
-		t.Errorf("restore from a spec: %v, want InvalidArgument", err)
-	}
-	path := t.TempDir()
-	if descs, err := b.CheckpointTask(t.Context(), sc, "c", path, nil); err != nil || descs != nil || len(dirNames(t, path)) == 0 {
-		t.Errorf("checkpoint to a path: %+v, %v", descs, err)
-	}
-}
-
-func dirNames(t *testing.T, dir string) []string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names
-}
-
-func TestHostileCheckpointStaysInItsDirectory(t *testing.T) {
-	for name, headers := range map[string][]tar.Header{
-		"dot dot":   {{Typeflag: tar.TypeReg, Name: "../out"}},
-		"absolute":  {{Typeflag: tar.TypeReg, Name: "/out"}},
-		"symlink":   {{Typeflag: tar.TypeSymlink, Name: "l", Linkname: "/"}},
-		"device":    {{Typeflag: tar.TypeChar, Name: "d"}},
-		"twice":     {{Typeflag: tar.TypeReg, Name: "a"}, {Typeflag: tar.TypeReg, Name: "a"}},
-		"hard link": {{Typeflag: tar.TypeLink, Name: "l", Linkname: "../x"}},
-	} {
-		var archive bytes.Buffer
-		w := tar.NewWriter(&archive)
-		for _, h := range headers {
-			if err := w.WriteHeader(&h); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		dir := filepath.Join(t.TempDir(), "in")
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := untarFiles(&archive, dir); err == nil {
-			t.Errorf("%s: no error", name)
-		}
-		if got := dirNames(t, filepath.Dir(dir)); len(got) != 1 {
-			t.Errorf("%s: it wrote outside: %q", name, got)
-		}
-	}
-}
-
-func FuzzUntarFiles(f *testing.F) {
-	var archive bytes.Buffer
-	w := tar.NewWriter(&archive)
-	if err := errors.Join(w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "a/b", Size: 1}), writeAll(w, "x"), w.Close()); err != nil {
-		f.Fatal(err)
-	}
-	f.Add(archive.Bytes())
-	f.Fuzz(func(t *testing.T, data []byte) {
-		dir := filepath.Join(t.TempDir(), "in")
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		_ = untarFiles(bytes.NewReader(data), dir) // any error will do, but nothing may leave dir
-		if got := dirNames(t, filepath.Dir(dir)); len(got) != 1 {
-			t.Errorf("it wrote outside: %q", got)
-		}
-	})
-}
-
-func writeAll(w *tar.Writer, s string) error {
-	_, err := w.Write([]byte(s))
-	return err
 }
