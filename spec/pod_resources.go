@@ -155,5 +155,6 @@ func (r *Resources) Update(change *Resources) *Resources {
 		maps.Copy(merged, change.Unified)
 		next.Unified = merged
 	}
+	next.Windows = next.Windows.update(change.Windows)
 	return &next
 }

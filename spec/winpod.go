@@ -25,3 +25,27 @@ type CPUAffinity struct {
 	Mask  uint64
 	Group uint32
 }
+
+// update answers w with what change sets. A limit of the processor takes the place of another.
+func (w *WindowsResources) update(change *WindowsResources) *WindowsResources {
+	if change == nil {
+		return w
+	}
+	next := WindowsResources{}
+	if w != nil {
+		next = *w
+	}
+	if change.CPUShares != 0 || change.CPUCount != 0 || change.CPUMaximum != 0 {
+		next.CPUShares, next.CPUCount, next.CPUMaximum = change.CPUShares, change.CPUCount, change.CPUMaximum
+	}
+	if change.Memory != 0 {
+		next.Memory = change.Memory
+	}
+	if change.RootfsSize != 0 {
+		next.RootfsSize = change.RootfsSize
+	}
+	if len(change.Affinity) > 0 {
+		next.Affinity = change.Affinity
+	}
+	return &next
+}

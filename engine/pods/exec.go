@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -38,7 +37,7 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 		return ExecResult{}, fmt.Errorf("cannot make a place for the command's output: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	s := shim.Streams{Stdout: filepath.Join(dir, "stdout"), Stderr: filepath.Join(dir, "stderr")}
+	s := shim.Streams{Stdout: oneshot.Name(dir, "stdout"), Stderr: oneshot.Name(dir, "stderr")}
 	stdout, err := oneshot.NewOutput(s.Stdout, maxOutput)
 	if err != nil {
 		return ExecResult{}, err
@@ -142,7 +141,7 @@ func (m *Manager) Process(ctx context.Context, id string, cmd []string, tty bool
 	if err := json.Unmarshal(record.Spec.Value, &doc); err != nil || doc.Process == nil {
 		return nil, fmt.Errorf("the document of container %s has no process: %w", id, errdefs.ErrDataLoss)
 	}
-	doc.Process.Args, doc.Process.Terminal = cmd, tty
+	doc.Process.Args, doc.Process.CommandLine, doc.Process.Terminal = cmd, "", tty
 	if tty {
 		doc.Process.Env = append(doc.Process.Env, "TERM=xterm")
 	}

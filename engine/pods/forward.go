@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-
-	"github.com/slipwayd/slipway/network"
 )
 
 const (
@@ -38,7 +36,7 @@ func (m *Manager) Forward(ctx context.Context, id string, port int32, stream io.
 	defer cancel()
 	dial, stop := context.WithTimeout(ctx, forwardDial)
 	defer stop()
-	conn, err := network.Dial(dial, p.NetNS, uint16(port))
+	conn, err := m.sys.dial(dial, p, uint16(port))
 	if err != nil {
 		return fmt.Errorf("cannot connect to port %d of pod %s: %w", port, p.ID, err)
 	}

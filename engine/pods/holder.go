@@ -125,7 +125,7 @@ func (m *Manager) pauseContainer(ctx context.Context, p *pod, c *metadata.Contai
 		return err
 	}
 	c.Image, c.Snapshotter, c.SnapshotKey = img.Image.Name, p.runtime.Snapshotter, p.id
-	_, err = m.e.CreateContainerOn(ctx, scope, *c, img.ChainID, m.snapshotLabels(p))
+	_, err = m.e.CreateContainerOn(ctx, scope, *c, img.ChainID, m.sys.snapshotLabels(p, nil))
 	return err
 }
 

@@ -134,7 +134,7 @@ func (m *Manager) image(ctx context.Context, ref, snapshotter string) (*image, e
 		return nil, err
 	}
 	if m.images.get(key) == nil {
-		if found.accounts, err = m.readAccounts(ctx, snapshots, found.ChainID); err != nil {
+		if found.accounts, err = m.sys.accounts(ctx, snapshots, found.ChainID); err != nil {
 			return nil, fmt.Errorf("cannot read the users of image %s: %w", img.Name, err)
 		}
 		m.images.put(key, found)
@@ -144,7 +144,7 @@ func (m *Manager) image(ctx context.Context, ref, snapshotter string) (*image, e
 	return &own, nil
 }
 
-func (m *Manager) readAccounts(ctx context.Context, snapshots *engine.Snapshots, chain string) (a spec.Accounts, err error) {
+func readAccounts(ctx context.Context, snapshots *engine.Snapshots, chain string) (a spec.Accounts, err error) {
 	err = look(ctx, snapshots, chain, func(path string) error {
 		root, err := os.OpenRoot(path)
 		if err != nil {

@@ -5,8 +5,9 @@
 // answered from, and the directories STATE/pods/ID with what a pod has on the host (package internal/sandbox). It imports no gRPC, no protobuf, no
 // driver; package api/cri translates to it.
 //
-// A pod has no process of its own: its namespaces are pinned by bind mounts, which outlive daemon and shims. Only where a
-// PID namespace is shared, or the configuration asks for it, a small init holds the pod.
+// A pod has no process of its own. On Linux its namespaces are pinned by bind mounts, which outlive daemon and shims; only where a
+// PID namespace is shared, or the configuration asks for it, a small init holds the pod. On Windows it is a network namespace. What differs between the two
+// is behind the interface system.
 //
 // What a crash leaves is put right by Restore: a directory without a record belonged to a pod whose making was cut off, and goes with
 // its namespaces, addresses and processes; a container without a pod goes too; what ended meanwhile is recorded with its status.
@@ -28,7 +29,6 @@ import (
 	"github.com/slipwayd/slipway/engine"
 	"github.com/slipwayd/slipway/internal/layerdir"
 	"github.com/slipwayd/slipway/internal/opaque"
-	"github.com/slipwayd/slipway/internal/usage"
 	"github.com/slipwayd/slipway/network"
 	"github.com/slipwayd/slipway/spec"
 )
@@ -55,6 +55,7 @@ type Config struct {
 	ParallelPulls  int             // images pulled side by side; 0 for any number
 	Patience       engine.Patience // with pulls
 	Plugins        Plugins         // nil for none
+	Windows        *Windows        // what pods are made with on Windows; nil on Linux
 	Log            *slog.Logger
 }
 
@@ -68,6 +69,7 @@ type Runtime struct {
 	PodAnnotations               []string
 	ContainerAnnotations         []string
 	PrivilegedWithoutHostDevices bool
+	HyperV                       bool // on Windows: a virtual machine around each container
 	NetworkConfigDir             string
 }
 
@@ -83,13 +85,13 @@ type Network interface {
 type Manager struct {
 	e    *engine.Engine
 	conf Config
-	host spec.Host
+	sys  system
+	host spec.Host // of Linux; empty elsewhere
 
 	makings  makings
 	images   imageCache
-	watchers watchers    // event.go
-	pulling  pulls       // images.go
-	cgroups  *usage.Host // nil where there are none
+	watchers watchers // event.go
+	pulling  pulls    // images.go
 
 	declaredDirs *layerdir.Root // declared.go
 
@@ -114,27 +116,18 @@ func New(e *engine.Engine, c Config) (*Manager, error) {
 	if c.Plugins == nil {
 		c.Plugins = noPlugins{}
 	}
-	host, err := spec.ThisHost()
-	if err != nil {
-		return nil, err
-	}
 	declared, err := layerdir.Open(filepath.Join(c.Root, "volumes"))
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the volumes that images declare: %w", err)
 	}
-	cgroups, err := usage.NewHost()
-	if err != nil {
-		c.Log.Warn("what pods use cannot be told", "err", err)
-	}
-	if host.AppArmor {
-		if err := spec.LoadAppArmor(); err != nil {
-			c.Log.Warn("containers run without AppArmor", "err", err)
-			host.AppArmor = false
-		}
-	}
 	m := &Manager{
-		e: e, conf: c, host: host, cgroups: cgroups, declaredDirs: declared,
+		e: e, conf: c, declaredDirs: declared,
 		pods: map[string]*pod{}, containers: map[string]*container{}, names: map[string]string{},
+	}
+	if c.Windows != nil {
+		m.sys = &onWindows{m: m, Windows: *c.Windows}
+	} else if m.sys, err = newLinux(m); err != nil {
+		return nil, err
 	}
 	if c.ParallelPulls > 0 {
 		m.pulling.slots = make(chan struct{}, c.ParallelPulls)
@@ -150,6 +143,9 @@ func New(e *engine.Engine, c Config) (*Manager, error) {
 // Close waits for what is under way. Pods go on running.
 func (m *Manager) Close() error {
 	m.stop()
+	for _, c := range m.all() {
+		m.inlet(c).Close() // nobody writes into it any more
+	}
 	m.wait.Wait()
 	return nil
 }
@@ -175,9 +171,11 @@ func errNoNetwork() error {
 // dir is where a pod's things are.
 func (m *Manager) dir(id string) string { return filepath.Join(m.conf.State, "pods", id) }
 
-// newID is as long as those of containerd and docker: tools that read cgroups know containers by it.
+// idLength is that of containerd's and docker's ids: tools that read cgroups know containers by it.
+const idLength = 64
+
 func newID() string {
-	var b [32]byte
+	var b [idLength / 2]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
 }

@@ -115,8 +115,9 @@ func (m *Manager) restorePod(s metadata.Sandbox) {
 		p.runtime = Runtime{Snapshotter: m.e.DefaultDriver()}
 	}
 	p.runtime.Name, p.runtime.Options = s.Runtime.Name, s.Runtime.Options
+	p.runtime.Foreign = p.runtime.Foreign || p.record.Spec.HostProcess()
 	p.record.Held = false
-	p.ready = !p.record.Stopped && sandbox.Alive(m.dir(p.id), p.record.Pins...)
+	p.ready = !p.record.Stopped && m.sys.alive(p)
 	p.stopping = p.record.Stopped
 	m.insertPod(p)
 }
@@ -235,7 +236,7 @@ func (m *Manager) clearDirectories(ctx context.Context) error {
 			continue
 		}
 		p = &pod{id: entry.Name(), record: podRecord{Spec: &spec.Pod{Security: spec.PodSecurity{Namespaces: spec.Namespaces{Network: spec.ModeNode}}}}}
-		data, err := os.ReadFile(filepath.Join(m.dir(p.id), "pod.json"))
+		data, err := os.ReadFile(filepath.Join(m.dir(p.id), podFile))
 		if err == nil {
 			err = json.Unmarshal(data, &p.record)
 		}

@@ -15,15 +15,11 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/slipwayd/slipway/internal/sandbox"
 	"github.com/slipwayd/slipway/metadata"
 	"github.com/slipwayd/slipway/network"
 	"github.com/slipwayd/slipway/nri"
 	"github.com/slipwayd/slipway/spec"
 )
-
-// defaultShm is the shared memory of a pod in bytes, as much as Docker gives a container.
-const defaultShm = 64 << 20
 
 // maxName bounds each part of a pod's or container's name in bytes; Kubernetes' own bound is 253 (RFC 1123 subdomain).
 const maxName = 1024
@@ -56,13 +52,7 @@ func (m *Manager) checkPod(s *spec.Pod) error {
 	if s.LogDirectory != "" && !filepath.IsAbs(s.LogDirectory) {
 		return fmt.Errorf("the log directory %.200q of pod %s is not absolute: %w", s.LogDirectory, s.Name, errdefs.ErrInvalidArgument)
 	}
-	if s.Security.Namespaces.Network == spec.ModeContainer || s.Security.Namespaces.Network == spec.ModeTarget {
-		return fmt.Errorf("the network of pod %s can be its own or the host's, nothing else: %w", s.Name, errdefs.ErrInvalidArgument)
-	}
-	if l := s.Security.SELinux; l != nil && !m.conf.SELinux {
-		s.Security.SELinux = nil
-	}
-	return checkUserNamespace(s.Security.Namespaces.User)
+	return m.sys.checkPod(s)
 }
 
 // checkName refuses what no object of Kubernetes is called. Two names with slashes could be one where they are put together.
@@ -72,24 +62,6 @@ func checkName(what, name string) error {
 	}
 	if strings.ContainsFunc(name, func(r rune) bool { return r == '/' || unicode.IsControl(r) }) || !utf8.ValidString(name) {
 		return fmt.Errorf("%s must have no slashes and nothing that cannot be printed: %.200q: %w", what, name, errdefs.ErrInvalidArgument)
-	}
-	return nil
-}
-
-func checkUserNamespace(u *spec.UserNamespace) error {
-	if u == nil || u.Mode == spec.ModeNode {
-		return nil
-	}
-	if u.Mode != spec.ModePod {
-		return fmt.Errorf("a user namespace can be the pod's or the host's, nothing else: %w", errdefs.ErrInvalidArgument)
-	}
-	for _, maps := range [][]spec.IDMap{u.UIDs, u.GIDs} {
-		if len(maps) != 1 || maps[0].Container != 0 || maps[0].Size == 0 {
-			return fmt.Errorf("a user namespace needs exactly one mapping of user ids and one of group ids, from container id 0 on: %w", errdefs.ErrInvalidArgument)
-		}
-	}
-	if u.UIDs[0] != u.GIDs[0] {
-		return fmt.Errorf("a user namespace needs the same mapping for user and group ids: %w", errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
@@ -116,20 +88,15 @@ func (m *Manager) run(ctx context.Context, s *spec.Pod, k *making) (_ string, er
 		return "", err
 	}
 	p := &pod{id: newID(), runtime: r, ready: true, containers: map[string]*container{}, record: podRecord{Spec: s, NetConfig: r.NetworkConfigDir}}
-	dir := m.dir(p.id)
 	k.at("making namespaces")
-	options, err := m.sandboxOptions(s)
+	record, err := json.Marshal(p.record) // so that a later daemon can take back its addresses
 	if err != nil {
 		return "", err
 	}
-	if options.Files["pod.json"], err = json.Marshal(p.record); err != nil { // so that a later daemon can take back its addresses
-		return "", err
+	if len(record) > maxConfig {
+		return "", fmt.Errorf("its configuration takes %d bytes, more than %d: %w", len(record), maxConfig, errdefs.ErrInvalidArgument)
 	}
-	if n := len(options.Files["pod.json"]); n > maxConfig {
-		return "", fmt.Errorf("its configuration takes %d bytes, more than %d: %w", n, maxConfig, errdefs.ErrInvalidArgument)
-	}
-	p.record.Pins = pins(options)
-	if err := sandbox.Make(dir, options); err != nil {
+	if err := m.sys.make(ctx, p, record); err != nil {
 		return "", err
 	}
 	told := false
@@ -146,7 +113,7 @@ func (m *Manager) run(ctx context.Context, s *spec.Pod, k *making) (_ string, er
 			}
 		}
 	}()
-	if options.Net {
+	if ownNetwork(s) {
 		k.at("attaching the network")
 		if err := m.attach(ctx, p); err != nil {
 			return "", err
@@ -189,77 +156,16 @@ func (m *Manager) recordPod(ctx context.Context, p *pod) error {
 	return err
 }
 
-// sandboxOptions are what the pod has of its own: a network and a host name unless it uses the host's, IPC unless it is the host's.
-func (m *Manager) sandboxOptions(s *spec.Pod) (sandbox.Options, error) {
-	ns := s.Security.Namespaces
-	own := ns.Network != spec.ModeNode
-	o := sandbox.Options{Net: own, UTS: own, IPC: ns.IPC != spec.ModeNode, Hostname: s.Hostname, Sysctls: map[string]string{}, Files: map[string][]byte{}}
-	if ns.User != nil && ns.User.Mode == spec.ModePod {
-		o.UIDs, o.GIDs = idMaps(ns.User.UIDs), idMaps(ns.User.GIDs)
-	}
-	if own { // containers need no privilege for low ports and pings, as in containerd's defaults
-		o.Sysctls["net.ipv4.ip_unprivileged_port_start"] = "0"
-		if len(o.UIDs) == 0 {
-			o.Sysctls["net.ipv4.ping_group_range"] = "0 2147483647"
-		}
-	}
-	for k, v := range s.Sysctls {
-		o.Sysctls[k] = v
-	}
-	if o.IPC {
-		o.ShmSize = defaultShm
-	}
-	hostname := s.Hostname
-	if hostname == "" {
-		var err error
-		if hostname, err = os.Hostname(); err != nil {
-			return o, fmt.Errorf("cannot learn the host's name: %w", err)
-		}
-	}
-	o.Files["hostname"] = []byte(hostname + "\n")
-	for name, path := range map[string]string{"hosts": "/etc/hosts", "resolv.conf": "/etc/resolv.conf"} {
-		if name == "resolv.conf" && s.DNS != nil {
-			text, err := s.DNS.File()
-			if err != nil {
-				return o, err
-			}
-			o.Files[name] = text
-			continue
-		}
-		text, err := os.ReadFile(path)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return o, fmt.Errorf("cannot copy the host's %s for the pod: %w", path, err)
-		}
-		o.Files[name] = text
-	}
-	return o, nil
-}
+// podFile is in the directory of each pod: its record, as it was when the pod began to be made.
+const podFile = "pod.json"
 
-func idMaps(maps []spec.IDMap) []sandbox.IDMap {
-	var list []sandbox.IDMap
-	for _, m := range maps {
-		list = append(list, sandbox.IDMap(m))
-	}
-	return list
-}
-
-func pins(o sandbox.Options) []string {
-	var list []string
-	for _, n := range []struct {
-		name string
-		own  bool
-	}{{sandbox.Net, o.Net}, {sandbox.IPC, o.IPC}, {sandbox.UTS, o.UTS}, {sandbox.User, len(o.UIDs) > 0}} {
-		if n.own {
-			list = append(list, n.name)
-		}
-	}
-	return list
-}
+// ownNetwork tells whether a pod's network is not the host's.
+func ownNetwork(s *spec.Pod) bool { return s.Security.Namespaces.Network != spec.ModeNode }
 
 func (m *Manager) networkPod(p *pod) network.Pod {
 	s := p.record.Spec
 	n := network.Pod{
-		ID: p.id, Name: s.Name, Namespace: s.Namespace, UID: s.UID, NetNS: sandbox.NamespacePath(m.dir(p.id), sandbox.Net),
+		ID: p.id, Name: s.Name, Namespace: s.Namespace, UID: s.UID, NetNS: m.sys.netns(p),
 		ConfigDir: p.record.NetConfig, Annotations: s.Annotations, CgroupParent: s.CgroupParent,
 	}
 	for _, m := range s.Ports {
@@ -288,7 +194,7 @@ func (m *Manager) dismantle(ctx context.Context, p *pod) error {
 	if err := m.stopHolder(ctx, p); err != nil {
 		return fmt.Errorf("cannot stop the process that holds pod %s: %w", p.id, err)
 	}
-	if p.record.Spec.Security.Namespaces.Network != spec.ModeNode && m.conf.Network != nil {
+	if ownNetwork(p.record.Spec) && m.conf.Network != nil {
 		if err := m.conf.Network.Detach(ctx, m.networkPod(p)); err != nil {
 			return fmt.Errorf("cannot detach pod %s from its network: %w", p.id, err)
 		}
@@ -296,7 +202,7 @@ func (m *Manager) dismantle(ctx context.Context, p *pod) error {
 	if err := m.unmountVolumes(ctx, p.id); err != nil {
 		return err
 	}
-	return sandbox.Remove(m.dir(p.id))
+	return m.sys.remove(ctx, p)
 }
 
 // now is when something happens, as records keep it.

@@ -7,12 +7,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/slipwayd/slipway/engine"
-	"github.com/slipwayd/slipway/internal/sandbox"
+	"github.com/slipwayd/slipway/internal/oneshot"
 	"github.com/slipwayd/slipway/nri"
 	"github.com/slipwayd/slipway/shim"
 )
@@ -119,30 +120,51 @@ func (m *Manager) launch(ctx context.Context, c *container, k *making) (uint32, 
 // streams has the shim write the container's log. Where nobody wants one the output is dropped, but clients can still attach to it.
 func (m *Manager) streams(c *container) (shim.Streams, error) {
 	s := shim.Streams{Terminal: c.record.Spec.TTY}
-	path := os.DevNull
+	path := m.sys.nowhere()
 	if c.record.LogPath != "" {
 		path = c.record.LogPath
 	}
-	log := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: "format=cri"}
+	log := url.URL{Scheme: "file", Path: urlPath(path), RawQuery: "format=cri"}
 	if c.pod.runtime.Foreign { // then a program of ours writes it
-		log = url.URL{Scheme: "binary", Path: filepath.ToSlash(m.conf.Holder), RawQuery: "log=" + url.QueryEscape(path)}
+		log = url.URL{Scheme: "binary", Path: urlPath(m.conf.Holder), RawQuery: "log=" + url.QueryEscape(path)}
 	}
 	s.Stdout = log.String()
 	if !s.Terminal {
 		s.Stderr = s.Stdout
 	}
 	if c.record.Spec.Stdin {
-		s.Stdin = m.stdin(c)
-		if err := sandbox.Fifo(s.Stdin); err != nil {
+		s.Stdin = oneshot.Name(m.dir(c.pod.id), stdinName(c))
+		in, err := oneshot.NewInlet(s.Stdin)
+		if err != nil {
 			return s, err
 		}
+		m.mu.Lock()
+		c.stdin = in
+		m.mu.Unlock()
 	}
 	return s, nil
 }
 
-// stdin is the fifo of a container's input.
-func (m *Manager) stdin(c *container) string {
-	return filepath.Join(m.dir(c.pod.id), "stdin-"+c.id)
+// urlPath is a file's path as URLs have it: C:\dir is /C:/dir.
+func urlPath(path string) string {
+	path = filepath.ToSlash(path)
+	if !strings.HasPrefix(path, "/") {
+		path = "/" + path
+	}
+	return path
+}
+
+// stdinName is what the stream is called that is a container's input.
+func stdinName(c *container) string { return "stdin-" + c.id }
+
+// inlet is where attached clients write a container's input.
+func (m *Manager) inlet(c *container) *oneshot.Inlet {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c.stdin == nil { // an earlier daemon made it
+		c.stdin = oneshot.FindInlet(oneshot.Name(m.dir(c.pod.id), stdinName(c)))
+	}
+	return c.stdin
 }
 
 // successorWait is how long a shim's successor may take to answer.
@@ -274,6 +296,7 @@ func (m *Manager) finish(ctx context.Context, c *container, status containerStat
 		m.conf.Log.Error("cannot record how a container ended; after a restart of the daemon its status will not be known", "container", c.id, "err", err)
 	}
 	m.tellStopped(ctx, c)
+	m.inlet(c).Close()
 	close(c.done)
 }
 
@@ -327,7 +350,7 @@ func (m *Manager) stamped(c *container) time.Time {
 
 // removeFiles removes what a container has in its pod's directory.
 func (m *Manager) removeFiles(c *container) error {
-	for _, path := range []string{m.stdin(c), m.stampPath(c)} {
+	for _, path := range []string{filepath.Join(m.dir(c.pod.id), stdinName(c)), m.stampPath(c)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("cannot remove a file of the container: %w", err)
 		}

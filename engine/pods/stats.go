@@ -2,7 +2,6 @@ package pods
 
 import (
 	"context"
-	"path"
 	"sync"
 	"time"
 
@@ -10,7 +9,7 @@ import (
 	"github.com/slipwayd/slipway/network"
 )
 
-// kubelet asks for all of this every few seconds. Cgroups are therefore read by the daemon itself, without a call to any shim, and what takes
+// kubelet asks for all of this every few seconds. Cgroups of Linux are therefore read by the daemon itself, without a call to any shim, and what takes
 // long (how large a layer is) comes from a cache that is renewed in the background.
 
 // Stats is what a container uses at a moment.
@@ -40,7 +39,7 @@ func (m *Manager) ContainerStats(ctx context.Context, id string) (Stats, error) 
 	if err != nil {
 		return Stats{}, err
 	}
-	return m.stats(ctx, c, (*usage.Cgroup).Read), nil
+	return m.stats(ctx, c, false), nil
 }
 
 // AllContainerStats is Stats of all containers that match.
@@ -48,7 +47,7 @@ func (m *Manager) AllContainerStats(ctx context.Context, f Filter) []Stats {
 	var list []Stats
 	for _, v := range m.Containers(f) {
 		if c, err := m.container(v.ID); err == nil {
-			list = append(list, m.stats(ctx, c, (*usage.Cgroup).Read))
+			list = append(list, m.stats(ctx, c, false))
 		}
 	}
 	return list
@@ -56,17 +55,15 @@ func (m *Manager) AllContainerStats(ctx context.Context, f Filter) []Stats {
 
 // AllPodStats is PodStats of all pods that match.
 func (m *Manager) AllPodStats(ctx context.Context, f Filter) []PodStats {
-	return m.podStats(ctx, f, (*usage.Cgroup).Read)
+	return m.podStats(ctx, f, false)
 }
 
 // Measurements is AllPodStats of all, with the counts of usage.More.
 func (m *Manager) Measurements(ctx context.Context) []PodStats {
-	return m.podStats(ctx, Filter{}, (*usage.Cgroup).ReadAll)
+	return m.podStats(ctx, Filter{}, true)
 }
 
-type readCgroup func(*usage.Cgroup) (usage.Usage, error)
-
-func (m *Manager) podStats(ctx context.Context, f Filter, read readCgroup) []PodStats {
+func (m *Manager) podStats(ctx context.Context, f Filter, more bool) []PodStats {
 	found := m.Pods(f)
 	list := make([]PodStats, 0, len(found))
 	var spaces []string
@@ -80,15 +77,15 @@ func (m *Manager) podStats(ctx context.Context, f Filter, read readCgroup) []Pod
 		}
 		s := PodStats{Pod: v, At: time.Now()}
 		for _, c := range m.members(p) {
-			s.Containers = append(s.Containers, m.stats(ctx, c, read))
+			s.Containers = append(s.Containers, m.stats(ctx, c, more))
 		}
-		s.Use, s.NanoCores = m.podUse(p, v.Spec.CgroupParent, s.Containers, read)
+		s.Use, s.NanoCores = m.podUse(p, s.Containers, more)
 		if v.NetNS != "" && v.Ready {
 			spaces, of = append(spaces, v.NetNS), append(of, len(list))
 		}
 		list = append(list, s)
 	}
-	traffic, err := network.Usage(spaces)
+	traffic, err := m.sys.traffic(ctx, spaces)
 	if err != nil {
 		m.conf.Log.Warn("cannot read the traffic of all pods", "err", err)
 	}
@@ -98,40 +95,31 @@ func (m *Manager) podStats(ctx context.Context, f Filter, read readCgroup) []Pod
 	return list
 }
 
-func (m *Manager) stats(ctx context.Context, c *container, read readCgroup) Stats {
+func (m *Manager) stats(ctx context.Context, c *container, more bool) Stats {
 	m.mu.Lock()
 	s := Stats{Container: c.view()}
 	m.mu.Unlock()
 	if s.Container.State == Running && s.Container.Pid != 0 {
-		s.Use, s.NanoCores = c.use.container(m.cgroups, s.Container.Pid, read)
+		s.Use, s.NanoCores = m.sys.use(ctx, c, s.Container, more)
 	}
 	s.Layer = m.layerUse(ctx, c)
 	return s
 }
 
-// podUse reads the cgroup that kubelet made for the pod, and without one sums up what its containers use.
-func (m *Manager) podUse(p *pod, parent string, containers []Stats, read readCgroup) (*usage.Usage, *uint64) {
-	var sum usage.Usage
-	running := 0
-	for _, s := range containers {
-		if s.Use == nil {
-			continue
-		}
-		running++
-		if parent != "" && parent != "/" {
-			m.mu.Lock()
-			c := m.containers[s.Container.ID]
-			m.mu.Unlock()
-			if c == nil {
-				continue
-			}
-			if group := c.use.around(path.Base(parent)); group != nil {
-				return p.use.read(group, read)
-			}
-		}
-		add(&sum, s.Use)
+// podUse is what the system tells of the pod as a whole, or else the sum of what its containers use.
+func (m *Manager) podUse(p *pod, containers []Stats, more bool) (*usage.Usage, *uint64) {
+	if u, cores := m.sys.podUse(p, containers, more); u != nil {
+		return u, cores
 	}
-	if running == 0 {
+	var sum usage.Usage
+	running := false
+	for _, s := range containers {
+		if s.Use != nil {
+			running = true
+			add(&sum, s.Use)
+		}
+	}
+	if !running {
 		return nil, nil
 	}
 	sum.At = time.Now()
@@ -143,6 +131,7 @@ func add(sum, u *usage.Usage) {
 	sum.Memory += u.Memory
 	sum.WorkingSet += u.WorkingSet
 	sum.RSS += u.RSS
+	sum.Commit += u.Commit
 	sum.Faults += u.Faults
 	sum.Majors += u.Majors
 	if u.Swap != nil {
@@ -154,11 +143,11 @@ func add(sum, u *usage.Usage) {
 	}
 }
 
-// sampler remembers what of a cgroup is needed again: where it is, and how much processor time it had used some time ago.
+// sampler remembers how much processor time something had used some time ago, and where the cgroup is that tells it.
 type sampler struct {
 	mu         sync.Mutex
 	pid        uint32
-	group      *usage.Cgroup
+	group      *usage.Cgroup // nil until it is found
 	base, last sample
 }
 
@@ -169,42 +158,6 @@ type sample struct {
 
 // rateOver is how much time there must be between two samples for a rate.
 const rateOver = time.Second
-
-// container reads the cgroup of the process that is a container's init; nil when it is gone.
-func (s *sampler) container(host *usage.Host, pid uint32, read readCgroup) (*usage.Usage, *uint64) {
-	if host == nil {
-		return nil, nil
-	}
-	s.mu.Lock()
-	if s.pid != pid || s.group == nil {
-		s.pid = pid
-		s.group, _ = host.Find(int(pid)) // without, it is ending
-	}
-	group := s.group
-	s.mu.Unlock()
-	if group == nil {
-		return nil, nil
-	}
-	return s.read(group, read)
-}
-
-// around is the cgroup around the container's, if it has that name.
-func (s *sampler) around(name string) *usage.Cgroup {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.group == nil {
-		return nil
-	}
-	return s.group.Parent(name)
-}
-
-func (s *sampler) read(group *usage.Cgroup, read readCgroup) (*usage.Usage, *uint64) {
-	u, err := read(group)
-	if err != nil {
-		return nil, nil
-	}
-	return &u, s.rate(u)
-}
 
 // rate is what was used of processors since a sample that is long enough ago.
 func (s *sampler) rate(u usage.Usage) *uint64 {

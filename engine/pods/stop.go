@@ -38,7 +38,12 @@ func (m *Manager) stopContainer(ctx context.Context, c *container, timeout time.
 			m.conf.Log.Warn("an image names a stop signal that does not exist; SIGTERM is sent", "container", c.id, "signal", c.record.StopSignal)
 			sig = signals["SIGTERM"]
 		}
-		if err := m.kill(ctx, c, sig, false); err != nil {
+		err = m.kill(ctx, c, sig, false)
+		if errdefs.IsInvalidArgument(err) { // Windows has few
+			m.conf.Log.Warn("the stop signal of a container does not exist here; SIGTERM is sent", "container", c.id, "signal", c.record.StopSignal)
+			err = m.kill(ctx, c, signals["SIGTERM"], false)
+		}
+		if err != nil {
 			return err
 		}
 		if ended, err := m.await(ctx, c, timeout); ended || err != nil {

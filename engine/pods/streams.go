@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -80,7 +79,7 @@ func (x *session) open() (shim.Streams, error) {
 		if out.w == nil || x.streams.Terminal && out.name == "stderr" {
 			continue
 		}
-		*out.uri = filepath.Join(x.dir, out.name)
+		*out.uri = oneshot.Name(x.dir, out.name)
 		o, err := oneshot.NewCopy(*out.uri, out.w)
 		if err != nil {
 			return uris, err
@@ -90,7 +89,7 @@ func (x *session) open() (shim.Streams, error) {
 	if x.streams.Stdin == nil {
 		return uris, nil
 	}
-	uris.Stdin = filepath.Join(x.dir, "stdin")
+	uris.Stdin = oneshot.Name(x.dir, "stdin")
 	var err error
 	x.input, err = oneshot.NewInput(uris.Stdin)
 	return uris, err
@@ -185,7 +184,7 @@ func (m *Manager) Attach(ctx context.Context, id string, s Streams) error {
 	}
 	a := &attachment{m: m, c: c, dir: dir, streams: s}
 	if s.Stdin != nil && c.record.Spec.Stdin {
-		if a.input, err = oneshot.OpenInput(m.stdin(c)); err != nil {
+		if a.input, err = m.inlet(c).Open(); err != nil {
 			return fmt.Errorf("cannot open the input of container %s: %w", c.id, err)
 		}
 		defer a.input.Close()
@@ -233,7 +232,7 @@ func (a *attachment) tap(ctx context.Context) (again bool, err error) {
 		if w == nil {
 			continue
 		}
-		paths[i] = filepath.Join(a.dir, rand.Text())
+		paths[i] = oneshot.Name(a.dir, rand.Text())
 		t, err := oneshot.NewTap(paths[i], w)
 		if err != nil {
 			return false, err
@@ -293,6 +292,7 @@ func (a *attachment) feed() {
 	if !a.c.record.Spec.StdinOnce {
 		return
 	}
+	a.m.inlet(a.c).End()
 	ctx, cancel := undoing(context.Background())
 	defer cancel()
 	if err := a.m.e.Tasks().CloseIO(ctx, Namespace, a.c.id, ""); err != nil && !errdefs.IsNotFound(err) {

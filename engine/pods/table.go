@@ -10,7 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/slipwayd/slipway/internal/sandbox"
+	"github.com/slipwayd/slipway/internal/oneshot"
 	"github.com/slipwayd/slipway/spec"
 )
 
@@ -47,7 +47,8 @@ type container struct {
 	oom      bool
 	removing bool
 	pid      uint32
-	done     chan struct{} // closed when it has exited and that is recorded
+	stdin    *oneshot.Inlet // nil until it is needed
+	done     chan struct{}  // closed when it has exited and that is recorded
 }
 
 // State of a container, in the order of CRI's ContainerState.
@@ -68,7 +69,7 @@ type Pod struct {
 	Ready   bool
 	IPs     []string
 	Network []byte // network.Attachment.Result
-	NetNS   string // path; "" for the host's
+	NetNS   string // its path, on Windows its GUID; "" for the host's
 	Pid     uint32 // of the process that holds it, 0 without
 }
 
@@ -176,11 +177,7 @@ func find[T any](all map[string]*T, noun, id string) (*T, error) {
 
 // viewPod needs m.mu.
 func (m *Manager) viewPod(p *pod) Pod {
-	v := Pod{ID: p.id, Spec: p.record.Spec, Created: p.created, Ready: p.ready, IPs: p.record.IPs, Network: p.record.Network}
-	if slices.Contains(p.record.Pins, sandbox.Net) {
-		v.NetNS = sandbox.NamespacePath(m.dir(p.id), sandbox.Net)
-	}
-	return v
+	return Pod{ID: p.id, Spec: p.record.Spec, Created: p.created, Ready: p.ready, IPs: p.record.IPs, Network: p.record.Network, NetNS: m.sys.netns(p)}
 }
 
 // view needs Manager.mu.

@@ -8,13 +8,10 @@ import (
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/slipwayd/slipway/internal/opaque"
 	"github.com/slipwayd/slipway/metadata"
 	"github.com/slipwayd/slipway/nri"
 	"github.com/slipwayd/slipway/spec"
 )
-
-const resourcesURL = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
 
 // Update changes a container's limits: what change does not set stays as it is. One that has not been started gets them when it is;
 // FailedPrecondition for one that has ended.
@@ -59,42 +56,33 @@ func (m *Manager) setLimits(ctx context.Context, c *container, change *spec.Reso
 	if state != Created && state != Running {
 		return fmt.Errorf("cannot change the limits of container %s, which has ended: %w", c.id, errdefs.ErrFailedPrecondition)
 	}
-	limits, err := next.Linux(m.host)
+	document, err := m.Document(ctx, c.id)
 	if err != nil {
 		return err
 	}
+	var doc specs.Spec
+	if err := json.Unmarshal(document, &doc); err != nil {
+		return fmt.Errorf("the document of container %s cannot be read: %w: %w", c.id, err, errdefs.ErrDataLoss)
+	}
+	limits, err := m.sys.limit(&doc, next)
+	if err != nil {
+		return fmt.Errorf("cannot change the limits of container %s: %w", c.id, err)
+	}
 	if state == Running {
-		data, err := json.Marshal(limits)
-		if err != nil {
-			return err
-		}
-		if err := m.e.Tasks().Update(ctx, Namespace, c.id, opaque.Any{TypeURL: resourcesURL, Value: data}, nil); err != nil {
+		if err := m.e.Tasks().Update(ctx, Namespace, c.id, limits, nil); err != nil {
 			return fmt.Errorf("cannot change the limits of container %s: %w", c.id, err)
 		}
 	}
 	m.mu.Lock()
 	c.record.Resources = next
 	m.mu.Unlock()
-	return m.saveLimits(ctx, c, limits, next.OOMScoreAdj)
+	return m.saveLimits(ctx, c, &doc)
 }
 
 // saveLimits records them, in the container's document too.
-func (m *Manager) saveLimits(ctx context.Context, c *container, limits *specs.LinuxResources, oomScoreAdj int64) error {
-	record, err := m.e.GetContainer(ctx, Namespace, c.id)
+func (m *Manager) saveLimits(ctx context.Context, c *container, doc *specs.Spec) error {
+	document, err := encodeSpec(doc)
 	if err != nil {
-		return err
-	}
-	var doc specs.Spec
-	if err := json.Unmarshal(record.Spec.Value, &doc); err != nil || doc.Linux == nil || doc.Process == nil {
-		return fmt.Errorf("the document of container %s cannot be read: %w", c.id, errdefs.ErrDataLoss)
-	}
-	if r := doc.Linux.Resources; r != nil { // what CRI has no words for stays
-		limits.Devices, limits.Pids, limits.BlockIO = r.Devices, r.Pids, r.BlockIO
-	}
-	doc.Linux.Resources = limits
-	adj := max(int(oomScoreAdj), m.host.LeastOOMScoreAdj)
-	doc.Process.OOMScoreAdj = &adj
-	if record.Spec, err = encodeSpec(&doc); err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -103,7 +91,7 @@ func (m *Manager) saveLimits(ctx context.Context, c *container, limits *specs.Li
 	if err != nil {
 		return err
 	}
-	_, err = m.e.UpdateContainer(ctx, Namespace, metadata.Container{ID: c.id, Spec: record.Spec, Extensions: ext}, "spec", "extensions."+containerExtension)
+	_, err = m.e.UpdateContainer(ctx, Namespace, metadata.Container{ID: c.id, Spec: document, Extensions: ext}, "spec", "extensions."+containerExtension)
 	return err
 }
 

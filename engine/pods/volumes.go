@@ -67,7 +67,7 @@ func (m *Manager) imageVolume(ctx context.Context, p *pod, key string, v spec.Po
 	if err != nil {
 		return specs.Mount{}, err
 	}
-	mounts, err := snapshots.View(ctx, key, img.ChainID, m.snapshotLabels(p))
+	mounts, err := snapshots.View(ctx, key, img.ChainID, m.sys.snapshotLabels(p, nil))
 	if err != nil {
 		return specs.Mount{}, err
 	}

@@ -1,10 +1,14 @@
 // Package oneshot gives processes that are executed for somebody their streams, and ends those that take too long together with all that they began.
 //
-// It imports nothing of Slipway. Streams are fifos in directories of the caller, which removes them; a crash leaves those. On
-// systems other than Linux every function answers NotImplemented.
+// It imports package ipc and nothing else of Slipway. Streams are fifos in directories of the caller, which removes them; a crash leaves those. On
+// Windows they are pipes that only administrators and the system can open; they end with this process, and a crash leaves nothing.
 package oneshot
 
 import "io"
+
+// Name answers how a stream of that name is called, for the functions below and for who has its other end: a path in dir, or on Windows a pipe whose
+// name nobody can guess, another one each time.
+func Name(dir, stream string) string { return name(dir, stream) }
 
 // Output is what comes out of one fifo. Its owner calls Drain or Close.
 type Output struct{ output }
@@ -41,15 +45,31 @@ type Input struct{ input }
 // NewInput makes a fifo at path, which is not at its end before Close, and after that only if nobody else has it open.
 func NewInput(path string) (*Input, error) { return newInput(path) }
 
-// OpenInput is NewInput of a fifo that is there and that somebody reads; NotFound otherwise.
-func OpenInput(path string) (*Input, error) { return openInput(path) }
-
 // Copy writes what r reads, until its end or Close.
 func (i *Input) Copy(r io.Reader) error { return i.copy(r) }
 
 // Close ends Copy as soon as its reader answers.
 func (i *Input) Close() { i.close() }
 
+// Inlet is what a process reads from while those who write come and go. Its owner calls Close.
+type Inlet struct{ inlet }
+
+// NewInlet makes a fifo at path, unless there is one that an earlier process made.
+func NewInlet(path string) (*Inlet, error) { return newInlet(path) }
+
+// FindInlet answers the inlet that an earlier process made at path. On Windows it ended with that one.
+func FindInlet(path string) *Inlet { return findInlet(path) }
+
+// Open answers an input that leaves the inlet open when it is closed. NotFound when nobody reads.
+func (i *Inlet) Open() (*Input, error) { return i.open() }
+
+// End lets the reader come to an end where that is the writers' to do: on Windows. Elsewhere whoever else holds the fifo has to.
+func (i *Inlet) End() { i.end() }
+
+// Close ends the inlet, not what is at its path.
+func (i *Inlet) Close() { i.close() }
+
 // KillTree kills a process, what it began, and what is of its session, but not processes that made a session of their own
-// after their parents had ended. They are stopped one by one first, so that none begins another unseen.
+// after their parents had ended. They are stopped one by one first, so that none begins another unseen. On Windows it does nothing: only the
+// service can end what is in a container, and knows of no trees.
 func KillTree(pid int) error { return killTree(pid) }

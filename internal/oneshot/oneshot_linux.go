@@ -6,12 +6,22 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
+
+func name(dir, stream string) string { return filepath.Join(dir, stream) }
+
+func makeFifo(path string) error {
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		return fmt.Errorf("cannot make fifo %s: %w", path, err)
+	}
+	return nil
+}
 
 type output struct {
 	f     *os.File
@@ -30,8 +40,8 @@ func newCopy(path string, w io.Writer) (*Output, error) {
 }
 
 func begin(path string, out output) (*Output, error) {
-	if err := unix.Mkfifo(path, 0o600); err != nil {
-		return nil, fmt.Errorf("cannot make fifo %s: %w", path, err)
+	if err := makeFifo(path); err != nil {
+		return nil, err
 	}
 	// Read-write: whether somebody else has it open makes no difference then.
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
@@ -109,8 +119,8 @@ type tap struct {
 }
 
 func newTap(path string, w io.Writer) (*Tap, error) {
-	if err := unix.Mkfifo(path, 0o600); err != nil {
-		return nil, fmt.Errorf("cannot make fifo %s: %w", path, err)
+	if err := makeFifo(path); err != nil {
+		return nil, err
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -129,21 +139,10 @@ func (t *tap) close() { t.f.Close() }
 type input struct{ f *os.File }
 
 func newInput(path string) (*Input, error) {
-	if err := unix.Mkfifo(path, 0o600); err != nil {
-		return nil, fmt.Errorf("cannot make fifo %s: %w", path, err)
-	}
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
-	if err != nil {
+	if err := makeFifo(path); err != nil {
 		return nil, err
 	}
-	return &Input{input{f}}, nil
-}
-
-func openInput(path string) (*Input, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
-	if errors.Is(err, unix.ENXIO) || errors.Is(err, os.ErrNotExist) {
-		err = fmt.Errorf("nobody reads %s: %w", path, errdefs.ErrNotFound)
-	}
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +155,32 @@ func (i *input) copy(r io.Reader) error {
 }
 
 func (i *input) close() { i.f.Close() }
+
+type inlet struct{ path string }
+
+func newInlet(path string) (*Inlet, error) {
+	if err := makeFifo(path); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	return findInlet(path), nil
+}
+
+func findInlet(path string) *Inlet { return &Inlet{inlet{path}} }
+
+func (i *inlet) open() (*Input, error) {
+	f, err := os.OpenFile(i.path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ENXIO) || errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("nobody reads %s: %w", i.path, errdefs.ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Input{input{f}}, nil
+}
+
+func (i *inlet) end() {}
+
+func (i *inlet) close() {}
 
 func killTree(pid int) error {
 	stopped := map[int]bool{pid: true}

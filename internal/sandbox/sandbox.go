@@ -57,6 +57,3 @@ func Alive(dir string, kinds ...string) bool { return alive(dir, kinds) }
 
 // Remove unpins the namespaces, which end with their last process, and removes the directory. It is nil when there is none.
 func Remove(dir string) error { return remove(dir) }
-
-// Fifo makes a fifo for root.
-func Fifo(path string) error { return makeFifo(path) }

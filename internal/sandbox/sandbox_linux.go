@@ -150,10 +150,3 @@ func remove(dir string) error {
 	}
 	return nil
 }
-
-func makeFifo(path string) error {
-	if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("cannot make fifo %s: %w", path, err)
-	}
-	return nil
-}

@@ -20,5 +20,3 @@ func pin(string, string, int) error { return notImplemented() }
 func alive(string, []string) bool { return false }
 
 func remove(string) error { return notImplemented() }
-
-func makeFifo(string) error { return notImplemented() }
