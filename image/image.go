@@ -84,12 +84,15 @@ type Recorder interface {
 	Record(l Layer, blob io.Reader) (Recording, error)
 }
 
-// Recording reads the uncompressed layer. It is used by one goroutine.
+// Recording is the uncompressed layer, to be read and closed by one goroutine. Another writes what was read, in order, when it comes by,
+// and may do so after the closing.
 type Recording interface {
 	io.ReadCloser
-	// DiffID is the SHA-256 of what was read, after its end.
+	// Write takes what was read. It does not fail.
+	io.Writer
+	// DiffID is the SHA-256 of what was written, after the end.
 	DiffID() (digest.Digest, error)
-	// Keep keeps what was recorded. It is called at most once, after the end, when the digests of blob and layer are known to be
+	// Keep keeps what was recorded. It is called at most once, after DiffID, when the digests of blob and layer are known to be
 	// right. That it fails is for the recorder to know; the pull goes on.
 	Keep()
 }

@@ -261,7 +261,11 @@ func (u *unpacker) apply(ctx context.Context, l Layer, staged Staged) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	compressed, diff, fetched := newPipe(), newPipe(), make(chan bool, 1)
+	check := &verifier{r: diff, left: u.limits.Diff, limit: u.limits.Diff}
 	record := u.recorder != nil && isSHA256(l.DiffID) && u.recorder.Wants(l)
+	if !record && l.DiffID != "" {
+		check.verify = l.DiffID.Verifier()
+	}
 	stages := []func() error{
 		func() error {
 			err := u.fetch(ctx, l.Desc, compressed)
@@ -270,21 +274,26 @@ func (u *unpacker) apply(ctx context.Context, l Layer, staged Staged) error {
 			return err
 		},
 		func() error {
+			open := decompressor
 			if record {
-				return u.record(l, compressed, diff, fetched)
+				open = func(blob io.Reader) (io.ReadCloser, error) {
+					recording, err := u.recorder.Record(l, blob)
+					check.recording = recording // before the other side of the pipe has a byte
+					return recording, err
+				}
 			}
-			err := decompress(compressed, diff)
+			err := decompress(open, compressed, diff)
 			compressed.close()
 			diff.end(err)
 			return err
 		},
 		func() error {
 			defer diff.close()
-			check := &verifier{r: diff, left: u.limits.Diff, limit: u.limits.Diff}
-			if !record && l.DiffID != "" {
-				check.verify = l.DiffID.Verifier()
+			err := consume(ctx, l, staged, check)
+			if err == nil && record && <-fetched {
+				check.recording.Keep()
 			}
-			return consume(ctx, l, staged, check)
+			return err
 		},
 	}
 	errs := make([]error, len(stages))
@@ -310,8 +319,8 @@ func cause(errs []error) error {
 	return errors.Join(errs...)
 }
 
-func decompress(from, to *pipe) error {
-	r, err := decompressor(from)
+func decompress(open func(io.Reader) (io.ReadCloser, error), from, to *pipe) error {
+	r, err := open(from)
 	if err != nil {
 		return fmt.Errorf("cannot decompress: %w", err)
 	}
@@ -320,29 +329,6 @@ func decompress(from, to *pipe) error {
 		return fmt.Errorf("cannot decompress: %w", err)
 	}
 	return nil
-}
-
-// record decompresses like decompress, through the recorder, which has the diff ID in the end too. fetched says when the blob
-// itself is known to be right.
-func (u *unpacker) record(l Layer, from, to *pipe, fetched <-chan bool) error {
-	r, err := u.recorder.Record(l, from)
-	if err == nil {
-		defer r.Close()
-		err = to.readFrom(r)
-	}
-	if err != nil {
-		err = fmt.Errorf("cannot decompress: %w", err)
-	} else if got, badErr := r.DiffID(); badErr != nil {
-		err = badErr
-	} else if got != l.DiffID {
-		err = errDiffID(l)
-	}
-	from.close()
-	to.end(err)
-	if err == nil && <-fetched {
-		r.Keep()
-	}
-	return err
 }
 
 func isSHA256(d digest.Digest) bool { return d != "" && d.Algorithm() == digest.SHA256 }
@@ -359,16 +345,18 @@ func consume(ctx context.Context, l Layer, staged Staged, diff *verifier) error 
 	if _, err := io.Copy(io.Discard, diff); err != nil {
 		return fmt.Errorf("cannot unpack: %w", err)
 	}
-	if diff.verify != nil && !diff.verify.Verified() {
-		return errDiffID(l)
+	ok, err := diff.verified(l.DiffID)
+	if err == nil && !ok {
+		err = fmt.Errorf("the uncompressed layer does not have the diff ID %s that its config says: %w", l.DiffID, errdefs.ErrFailedPrecondition)
 	}
-	return nil
+	return err
 }
 
-// verifier counts what is read through it, up to a limit, and hashes it unless somebody else does.
+// verifier counts what is read through it, up to a limit, and hashes it.
 type verifier struct {
 	r           io.Reader
-	verify      digest.Verifier // nil when the diff ID is checked by others
+	verify      digest.Verifier // nil when nobody knows the diff ID, or a recording hashes
+	recording   Recording       // nil for none
 	left, limit int64
 }
 
@@ -377,10 +365,22 @@ func (v *verifier) Read(p []byte) (int, error) {
 	if v.left -= int64(n); v.left < 0 {
 		return 0, fmt.Errorf("the uncompressed layer is larger than %d bytes: %w", v.limit, errdefs.ErrOutOfRange)
 	}
-	if v.verify != nil {
-		_, _ = v.verify.Write(p[:n]) // hashes do not fail
+	// Hashes and recordings do not fail.
+	if n > 0 && v.recording != nil {
+		_, _ = v.recording.Write(p[:n])
+	} else if v.verify != nil {
+		_, _ = v.verify.Write(p[:n])
 	}
 	return n, err
+}
+
+// verified says, after the end, whether what was read has a diff ID.
+func (v *verifier) verified(want digest.Digest) (bool, error) {
+	if v.recording != nil {
+		got, err := v.recording.DiffID()
+		return got == want, err
+	}
+	return v.verify == nil || v.verify.Verified(), nil
 }
 
 // maxWindow bounds the memory of a zstd decoder: 128 MiB is what zstd --long writes.

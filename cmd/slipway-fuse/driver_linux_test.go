@@ -60,7 +60,7 @@ func (d lazyDriver) Apply(ctx context.Context, l storage.Layer, diff io.Reader) 
 		return instead()
 	}
 	defer rec.Close()
-	if _, err := io.Copy(io.Discard, rec); err != nil {
+	if _, err := io.Copy(rec, rec); err != nil {
 		return instead()
 	}
 	x, indexErr := rec.Finish()

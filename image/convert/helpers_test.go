@@ -242,7 +242,7 @@ func tryRecord(blob []byte) (*index.Index, error) {
 		return nil, err
 	}
 	defer r.Close()
-	if _, err := io.Copy(io.Discard, struct{ io.Reader }{r}); err != nil {
+	if _, err := io.Copy(r, r); err != nil {
 		return nil, err
 	}
 	return r.Finish()

@@ -35,7 +35,7 @@ func (s *Store) Make(l image.Layer, blob io.Reader) error {
 		return fmt.Errorf("cannot decompress layer %s: %w", l.Desc.Digest, err)
 	}
 	defer r.Close()
-	if _, err := io.Copy(io.Discard, r); err != nil {
+	if _, err := io.Copy(r, r); err != nil {
 		return fmt.Errorf("cannot decompress layer %s: %w", l.Desc.Digest, err)
 	}
 	if !check.Verified() {

@@ -147,7 +147,7 @@ func tryRecord(blob []byte, l Limits) (*Index, error) {
 		return nil, err
 	}
 	defer r.Close()
-	if _, err := io.Copy(io.Discard, struct{ io.Reader }{r}); err != nil {
+	if _, err := io.Copy(r, r); err != nil {
 		return nil, err
 	}
 	return r.Finish()
@@ -353,6 +353,10 @@ func TestRecorderReadsOn(t *testing.T) {
 	if err != nil || !bytes.Equal(got, plain) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
+	if _, err := r.DiffID(); err == nil {
+		t.Error("has the digest of what was not written")
+	}
+	r.Write(got)
 	if diff, err := r.DiffID(); err != nil || diff != digest.FromBytes(plain) {
 		t.Errorf("diff ID %s, %v", diff, err)
 	}

@@ -22,14 +22,13 @@ const (
 	maxDecoded = 16 << 20 // decoded bytes, after which a span ends as soon as it can
 	windowPart = 200
 
-	batchSize = 128 << 10
-	batches   = 8
 	maxFrames = 128 << 20 // of a zstd window, as much as pulling a layer allows
 )
 
-// Recorder decompresses a layer and makes its index on the way. It reads like the decompressor it stands in for; what makes an
-// index impossible shows only in Finish. The caller reads it to its end, calls Finish, and closes it. Use by one
-// goroutine at a time.
+// Recorder decompresses a layer and makes its index on the way. It reads like the decompressor it stands in for; what was read is to be
+// written to it, all of it and in order, but maybe later and by another goroutine, so that whoever has the bytes in hand anyway pays
+// for hashing them. What makes an index impossible shows only in Finish. The caller reads it to its end, writes, calls Finish, and
+// closes it.
 type Recorder struct {
 	src   *position
 	codec codec
@@ -38,17 +37,15 @@ type Recorder struct {
 	zstd  *zstd.Decoder
 	parts *frames
 
-	out     int64 // bytes decompressed, by the decoder for gzip and by Read otherwise
+	out     int64 // bytes read
 	begun   boundary
 	windows int64 // bytes of packed windows so far
-	seen    []boundary
 
-	batch batch
-	work  chan batch
-	free  chan []byte
-	wait  sync.WaitGroup
-	build *recording
-	ended bool
+	mu    sync.Mutex
+	seen  []boundary // by Read, and not yet by Write
+	ended bool       // read to the end
+
+	build *recording // Write's
 }
 
 // boundary is where a span begins.
@@ -57,12 +54,6 @@ type boundary struct {
 	bit     uint8
 	resume  bool // from a checkpoint
 	window  []byte
-}
-
-// batch is decompressed bytes and the boundaries in them or before.
-type batch struct {
-	data []byte
-	seen []boundary
 }
 
 // position counts what is read of a blob.
@@ -79,21 +70,12 @@ func (p *position) Read(b []byte) (int, error) {
 
 // NewRecorder tells the compression by the first bytes, as unpacking does. It fails as the decompressor would.
 func NewRecorder(src io.Reader, limits Limits) (*Recorder, error) {
-	r := &Recorder{src: &position{src: src}, work: make(chan batch, batches), free: make(chan []byte, batches)}
+	r := &Recorder{src: &position{src: src}}
 	if err := r.open(bufio.NewReaderSize(r.src, 64<<10)); err != nil {
 		return nil, err
 	}
 	r.begun = boundary{}
 	r.build = newRecording(r.codec, limits)
-	for range batches {
-		r.free <- nil
-	}
-	r.wait.Go(func() {
-		for b := range r.work {
-			r.build.add(b)
-			r.free <- b.data[:0]
-		}
-	})
 	return r, nil
 }
 
@@ -144,6 +126,8 @@ func (r *Recorder) block(b inflate.Boundary) {
 
 func (r *Recorder) begin(b boundary) {
 	r.begun = b
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.seen = append(r.seen, b)
 }
 
@@ -185,36 +169,27 @@ func badZstdRead(err error) error {
 
 func (r *Recorder) Read(p []byte) (int, error) {
 	n, err := r.in.Read(p)
-	if r.codec != codecGzip {
-		r.out += int64(n)
-	}
-	for rest := p[:n]; len(rest) > 0; {
-		if r.batch.data == nil {
-			if r.batch.data = <-r.free; r.batch.data == nil {
-				r.batch.data = make([]byte, 0, batchSize)
-			}
-		}
-		k := min(len(rest), batchSize-len(r.batch.data))
-		r.batch.data, rest = append(r.batch.data, rest[:k]...), rest[k:]
-		if len(r.batch.data) == batchSize {
-			r.send()
-		}
-	}
+	r.out += int64(n)
 	if err == io.EOF {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		r.ended = true
 	}
 	return n, err
 }
 
-// send hands the batch over. Boundaries are known before the bytes after them are read, so none comes too late.
-func (r *Recorder) send() {
-	r.batch.seen, r.seen = r.seen, nil
-	r.work <- r.batch
-	r.batch = batch{}
+// Write takes what was read. Boundaries are known before the bytes after them are read, so none comes too late. It never fails.
+func (r *Recorder) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	seen := r.seen
+	r.seen = nil
+	r.mu.Unlock()
+	r.build.add(p, seen)
+	return len(p), nil
 }
 
-// DiffID answers the SHA-256 of what was read. It saves the caller from hashing it again. FailedPrecondition when it was not
-// read to its end.
+// DiffID answers the SHA-256 of what was written. It saves the caller from hashing it again. FailedPrecondition when that is
+// not all of the layer.
 func (r *Recorder) DiffID() (digest.Digest, error) {
 	if err := r.end(); err != nil {
 		return "", err
@@ -230,29 +205,17 @@ func (r *Recorder) Finish() (*Index, error) {
 	return r.build.finish(r.src.n)
 }
 
-// end hands over what is left and waits until all of it is in the recording.
 func (r *Recorder) end() error {
-	if !r.ended {
-		return fmt.Errorf("the layer was not read to its end: %w", errdefs.ErrFailedPrecondition)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ended || r.build.out != r.out {
+		return fmt.Errorf("the layer was not read to its end, or not all of it was written: %w", errdefs.ErrFailedPrecondition)
 	}
-	if len(r.batch.data) > 0 {
-		r.send()
-	}
-	r.stop()
 	return nil
 }
 
-func (r *Recorder) stop() {
-	if r.work != nil {
-		close(r.work)
-		r.wait.Wait()
-		r.work = nil
-	}
-}
-
-// Close gives the recorder's memory back. It does not close the source.
+// Close gives the decompressor's memory back. It does not close the source. What was read can still be written.
 func (r *Recorder) Close() error {
-	r.stop()
 	if r.zstd != nil {
 		r.zstd.Close()
 	}

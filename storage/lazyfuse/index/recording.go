@@ -1,8 +1,6 @@
 package index
 
 import (
-	"crypto/sha256"
-	"hash"
 	"math"
 
 	"github.com/opencontainers/go-digest"
@@ -14,22 +12,20 @@ type recording struct {
 	out   int64
 	begun boundary
 	queue []boundary // still to come
-	sum   hash.Hash  // of everything so far
 	err   error
 }
 
 func newRecording(c codec, limits Limits) *recording {
 	b := newBuilder(Spans, 0, limits)
 	b.x.codec = c
-	r := &recording{tarWalk: newTarWalk(b), sum: sha256.New()}
-	r.x.chain.add(r.sum)
+	r := &recording{tarWalk: newTarWalk(b)}
+	r.x.chain.add(r.whole)
 	return r
 }
 
-func (r *recording) add(b batch) {
-	r.tarWalk.write(b.data)
-	r.queue = append(r.queue, b.seen...)
-	for data := b.data; len(data) > 0; {
+func (r *recording) add(data []byte, seen []boundary) {
+	r.queue = append(r.queue, seen...)
+	for len(data) > 0 {
 		n := len(data)
 		for len(r.queue) > 0 && r.queue[0].out == r.out {
 			r.endSpan(r.queue[0])
@@ -38,7 +34,7 @@ func (r *recording) add(b batch) {
 		if len(r.queue) > 0 {
 			n = int(min(int64(n), r.queue[0].out-r.out))
 		}
-		r.sum.Write(data[:n])
+		r.tarWalk.write(data[:n])
 		data, r.out = data[n:], r.out+int64(n)
 	}
 }
@@ -58,7 +54,7 @@ func (r *recording) endSpan(next boundary) {
 		r.err = tooMuch("more than %d units", r.limits.Units)
 	default:
 		u.length, u.size = uint32(length), uint32(size)
-		r.x.chain.add(r.sum)
+		r.x.chain.add(r.whole)
 		if r.begun.resume {
 			r.x.states = append(r.x.states, checkpoint{bit: r.begun.bit, window: r.begun.window})
 			u.state = uint32(len(r.x.states))
@@ -85,4 +81,4 @@ func (r *recording) finish(blob int64) (*Index, error) {
 	return r.builder.finish()
 }
 
-func (r *recording) diffID() digest.Digest { return digest.NewDigest(digest.SHA256, r.sum) }
+func (r *recording) diffID() digest.Digest { return digest.NewDigest(digest.SHA256, r.whole) }

@@ -5,11 +5,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"hash"
 	"math"
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/slipwayd/slipway/internal/twinsum"
 )
 
 const (
@@ -22,46 +23,52 @@ const (
 // means it leaves to archive/tar, which unpacks layers too.
 type tarWalk struct {
 	*builder
-	pos     int64  // in the archive
-	headers []byte // of the entry that is coming: PAX and GNU ones, then its own
-	want    int    // bytes of headers until something can be said
-	payload bool   // the last of them are not a block but what belongs to one
-	left    int64  // bytes of content
-	padding int64  // bytes after it
-	file    uint32 // whose content it is, 0 for none
-	sum     hash.Hash
+	pos     int64        // in the archive
+	headers []byte       // of the entry that is coming: PAX and GNU ones, then its own
+	want    int          // bytes of headers until something can be said
+	payload bool         // the last of them are not a block but what belongs to one
+	left    int64        // bytes of content
+	padding int64        // bytes after it
+	file    uint32       // whose content it is, 0 for none
+	sum     twinsum.Hash // of that file
+	whole   twinsum.Hash // of all that was written, understood or not
 	ended   bool
 	err     error // nothing more is understood
 }
 
 func newTarWalk(b *builder) *tarWalk {
-	return &tarWalk{builder: b, want: block, sum: sha256.New()}
+	return &tarWalk{builder: b, want: block, sum: sha256.New().(twinsum.Hash), whole: sha256.New().(twinsum.Hash)}
 }
 
 func (t *tarWalk) write(p []byte) {
-	for len(p) > 0 && !t.ended && t.err == nil {
+	hashed := 0 // bytes at the front of p that are in whole
+	for rest := p; len(rest) > 0 && !t.ended && t.err == nil; {
 		var n int
 		switch {
 		case t.left > 0:
-			n = int(min(int64(len(p)), t.left))
+			n = int(min(int64(len(rest)), t.left))
 			if t.file > 0 {
-				t.sum.Write(p[:n])
+				at := len(p) - len(rest)
+				_, _ = t.whole.Write(p[hashed:at]) // hashes do not fail
+				twinsum.Write(t.whole, t.sum, rest[:n])
+				hashed = at + n
 			}
 			if t.left -= int64(n); t.left == 0 {
 				t.endContent()
 			}
 		case t.padding > 0:
-			n = int(min(int64(len(p)), t.padding))
+			n = int(min(int64(len(rest)), t.padding))
 			t.padding -= int64(n)
 		default:
-			n = min(len(p), t.want-len(t.headers))
-			t.headers = append(t.headers, p[:n]...)
+			n = min(len(rest), t.want-len(t.headers))
+			t.headers = append(t.headers, rest[:n]...)
 		}
-		p, t.pos = p[n:], t.pos+int64(n)
+		rest, t.pos = rest[n:], t.pos+int64(n)
 		if len(t.headers) == t.want {
 			t.err = t.header()
 		}
 	}
+	_, _ = t.whole.Write(p[hashed:])
 }
 
 // endContent gives the file its digest.
