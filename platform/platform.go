@@ -152,10 +152,10 @@ type (
 		// over terminal, after an error too. What was written before the end of a process that has ended is copied when it returns.
 		Attach(terminal *os.File, io IO) error
 	}
-	// Reconnecter is a Process whose streams are made by Start, and not before.
+	// Reconnecter is a Process whose streams its system makes.
 	Reconnecter interface {
-		// Reconnect gives a process that was adopted before its Start the streams that it will start with; one that runs keeps what it has, which
-		// may be nothing. It is called before anybody waits; nothing of io is closed.
+		// Reconnect gives a process that was adopted before its Start the streams that it will start with, and copies from and to the pipes of one that
+		// runs, from where its executor died. An error says that there are none, and it runs on without. It is called before anybody waits; nothing of io is closed.
 		Reconnect(io IO) error
 	}
 	// OOMNotifier calls back, from a goroutine of its own until Delete, each time the kernel killed something in the container for memory.

@@ -1,12 +1,15 @@
 package windows_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -98,6 +101,8 @@ func beginAndLeave(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
+	input, _ := io.Pipe()
+	s.IO = platform.IO{Stdin: input, Stdout: os.Stderr}
 	c, err := e.Create(ctx, s)
 	if err != nil {
 		return err
@@ -109,18 +114,18 @@ func beginAndLeave(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	p, err := c.Exec(ctx, platform.ProcessSpec{ID: "e", OCI: oci, IO: platform.IO{Stdout: os.Stderr}})
+	p, err := c.Exec(ctx, platform.ProcessSpec{ID: "e", OCI: oci, IO: s.IO})
 	if err != nil {
 		return err
 	}
 	return p.Start(ctx)
 }
 
-// TestKilled adopts the containers of an executor whose process died, pipes and all.
+// TestKilled adopts the containers of an executor whose process died, and has their pipes.
 func TestKilled(t *testing.T) {
 	needSimulator(t)
 	root := t.TempDir()
-	s := localSpec(t, "killed", "sleep", "1")
+	s := localSpec(t, "killed", "cat")
 	data, err := json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)
@@ -151,13 +156,21 @@ func TestKilled(t *testing.T) {
 	if pids, err := c.Pids(t.Context()); err != nil || len(pids) != 2 || len(c.Processes()) != 1 {
 		t.Errorf("Pids = %v, %v; %d processes executed", pids, err, len(c.Processes()))
 	}
-	for _, p := range append(c.Processes(), c.Init()) {
+	for _, p := range c.Processes() { // nobody wants its pipes
 		if err := p.Signal(t.Context(), 9, false); err != nil {
 			t.Errorf("Signal: %v", err)
 		}
 		if exit, err := p.Wait(t.Context()); err != nil || exit.Status != 137 {
 			t.Errorf("Wait = %+v, %v", exit, err)
 		}
+	}
+	var stdout bytes.Buffer
+	text := strings.Repeat("again ", 50_000) // more than a pipe holds
+	if err := c.Init().(platform.Reconnecter).Reconnect(platform.IO{Stdin: strings.NewReader(text), Stdout: &stdout}); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := c.Init().Wait(t.Context()); err != nil || exit.Status != 0 || stdout.String() != text {
+		t.Errorf("Wait = %+v, %v; %d bytes came back, of %d", exit, err, stdout.Len(), len(text))
 	}
 	if err := c.Delete(t.Context()); err != nil {
 		t.Error(err)

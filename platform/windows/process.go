@@ -217,7 +217,7 @@ func (p *process) watch(handle hcs.Process) {
 func (p *process) ended(exit platform.Exit) {
 	p.killing.Lock()
 	p.mu.Lock()
-	killed, streams := p.killed, p.streams
+	killed := p.killed
 	p.mu.Unlock()
 	p.killing.Unlock()
 	p.c.mu.Lock()
@@ -237,6 +237,9 @@ func (p *process) ended(exit platform.Exit) {
 			p.c.e.log.Error("what init left behind goes on running", "id", p.c.id, "error", err)
 		}
 	}
+	p.mu.Lock()
+	streams := p.streams
+	p.mu.Unlock()
 	if streams != nil {
 		streams.finish()
 	}

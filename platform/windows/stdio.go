@@ -10,7 +10,8 @@ import (
 	"github.com/slipwayd/slipway/platform/windows/hcs"
 )
 
-// stdio copies between a process's pipes, which the service makes, and what the caller gave. A process that was adopted has none.
+// stdio copies between a process's pipes, which the service makes, and what the caller gave. One that was adopted has those that
+// its service gives out again.
 type stdio struct {
 	process hcs.Process
 	outputs []io.ReadCloser
@@ -47,7 +48,7 @@ func newStdio(streams platform.IO, p hcs.Process) *stdio {
 			}
 		})
 	}
-	if in != nil {
+	if in != nil && streams.Stdin != nil {
 		// This goroutine ends when the caller closes its reader, as it does after Wait.
 		go func() {
 			_, _ = io.Copy(in, streams.Stdin)

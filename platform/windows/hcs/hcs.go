@@ -3,10 +3,10 @@
 //
 // It owns handles of the service and of its processes' pipes, and nothing on disk. Documents pass through it as JSON; what is in
 // them is package document's business. It never imports the executor. The implementation creates systems, signals processes, modifies
-// systems and asks for properties through vmcompute.dll itself, with documents of either schema, and leaves all else to hcsshim's public API.
+// systems, asks for properties and for pipes that a dead owner had through vmcompute.dll itself, with documents of either schema, and leaves all else to hcsshim's public API.
 //
-// What a crash leaves: systems and processes go on running, and OpenSystem finds them; the other ends of their pipes are closed,
-// so a program that writes gets errors from then on. Mounted layers stay mounted until Unmount.
+// What a crash leaves: systems and processes go on running, and OpenSystem finds them; the service keeps the other ends of their pipes and gives them
+// out again, so that a program that writes much waits for the next owner. Mounted layers stay mounted until Unmount.
 package hcs
 
 import (
@@ -71,7 +71,8 @@ type System interface {
 	Properties(ctx context.Context, types ...string) (json.RawMessage, error)
 	// CreateProcess runs a program, whose pipes are those that p asks for. InvalidArgument when it is not there.
 	CreateProcess(ctx context.Context, p ProcessParameters) (Process, error)
-	// OpenProcess finds a process that CreateProcess made, for an earlier owner. It has no pipes. NotFound when it has ended.
+	// OpenProcess finds a process that CreateProcess made, for an earlier owner. Its pipes are that owner's, who must not use them any more; none where
+	// the service does not give them out. NotFound when it has ended.
 	OpenProcess(ctx context.Context, pid int) (Process, error)
 	// Close frees the handle. The system goes on.
 	Close() error

@@ -97,7 +97,9 @@ func (s *system) OpenProcess(ctx context.Context, pid int) (Process, error) {
 		}
 		return nil, err
 	}
-	return s.process(opened), nil
+	process := s.process(opened)
+	process.reopenPipes()
+	return process, nil
 }
 
 func (s *system) process(p hcsshim.Process) *process {
@@ -168,8 +170,38 @@ func (p *process) Wait(ctx context.Context) (uint32, error) {
 	}
 }
 
+// reopenPipes has the service give out the pipes of a process that an earlier owner made. Without them it is as good as without its output.
+func (p *process) reopenPipes() {
+	handles, err := p.s.vm.processPipes(p.s.handle, p.Pid())
+	if err != nil {
+		return
+	}
+	for i, h := range handles {
+		if h == 0 {
+			continue
+		}
+		again, err := newPipe(h)
+		if err != nil {
+			continue
+		}
+		switch i {
+		case 0:
+			p.in = again
+		case 1:
+			p.out = again
+		case 2:
+			p.errs = again
+		}
+	}
+}
+
 // Close waits until nobody waits.
 func (p *process) Close() error {
+	for _, c := range []io.Closer{p.in, p.out, p.errs} {
+		if pipe, ok := c.(*pipe); ok { // maybe nobody took it
+			pipe.Close()
+		}
+	}
 	err := p.p.Close()
 	<-p.ended
 	return classify(err)

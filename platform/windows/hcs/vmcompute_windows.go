@@ -16,10 +16,10 @@ import (
 // vmcompute is the part of vmcompute.dll that hcsshim's public API does not reach. Its functions are those that hcsshim and Docker call; Microsoft
 // documents their successors in computecore.dll, whose documents and codes are the same.
 type vmcompute struct {
-	create, open, shut, properties, modify *windows.LazyProc
-	register, unregister, terminate        *windows.LazyProc
-	openProcess, closeProcess, signal      *windows.LazyProc
-	modifyService, serviceProperties       *windows.LazyProc
+	create, open, shut, properties, modify  *windows.LazyProc
+	register, unregister, terminate         *windows.LazyProc
+	openProcess, closeProcess, signal, info *windows.LazyProc
+	modifyService, serviceProperties        *windows.LazyProc
 
 	callback uintptr // of notices, made once: Windows' callbacks are never freed
 
@@ -49,7 +49,7 @@ func openVmcompute() (*vmcompute, error) {
 		properties: dll.NewProc("HcsGetComputeSystemProperties"), modify: dll.NewProc("HcsModifyComputeSystem"),
 		register: dll.NewProc("HcsRegisterComputeSystemCallback"), unregister: dll.NewProc("HcsUnregisterComputeSystemCallback"),
 		terminate:   dll.NewProc("HcsTerminateComputeSystem"),
-		openProcess: dll.NewProc("HcsOpenProcess"), closeProcess: dll.NewProc("HcsCloseProcess"), signal: dll.NewProc("HcsSignalProcess"),
+		openProcess: dll.NewProc("HcsOpenProcess"), closeProcess: dll.NewProc("HcsCloseProcess"), signal: dll.NewProc("HcsSignalProcess"), info: dll.NewProc("HcsGetProcessInfo"),
 		modifyService: dll.NewProc("HcsModifyServiceSettings"), serviceProperties: dll.NewProc("HcsGetServiceProperties"),
 		waiting: map[uintptr]chan notice{},
 	}
@@ -216,19 +216,46 @@ func (v *vmcompute) modifySystem(handle uintptr, request string) error {
 	return call(v.modify, &result, handle, uintptr(unsafe.Pointer(text)), uintptr(unsafe.Pointer(&result)))
 }
 
-// signalProcess sends options (SignalProcessOptions) to a process.
-func (v *vmcompute) signalProcess(system uintptr, pid int, options string) error {
-	text, err := windows.UTF16PtrFromString(options)
-	if err != nil {
-		return err
-	}
+// withProcess calls f with a handle of a process, which is closed then.
+func (v *vmcompute) withProcess(system uintptr, pid int, f func(process uintptr) error) error {
 	var process uintptr
 	var result *uint16
 	if err := call(v.openProcess, &result, system, uintptr(uint32(pid)), uintptr(unsafe.Pointer(&process)), uintptr(unsafe.Pointer(&result))); err != nil {
 		return err
 	}
 	defer func() { _ = call(v.closeProcess, nil, process) }()
-	return call(v.signal, &result, process, uintptr(unsafe.Pointer(text)), uintptr(unsafe.Pointer(&result)))
+	return f(process)
+}
+
+// signalProcess sends options (SignalProcessOptions) to a process.
+func (v *vmcompute) signalProcess(system uintptr, pid int, options string) error {
+	text, err := windows.UTF16PtrFromString(options)
+	if err != nil {
+		return err
+	}
+	return v.withProcess(system, pid, func(process uintptr) error {
+		var result *uint16
+		return call(v.signal, &result, process, uintptr(unsafe.Pointer(text)), uintptr(unsafe.Pointer(&result)))
+	})
+}
+
+// processPipes answers new handles of our ends of a process's pipes, 0 for those that it does not have: the service keeps them as long as the
+// process runs (HcsGetProcessInfo, whose structure is HCS_PROCESS_INFORMATION).
+func (v *vmcompute) processPipes(system uintptr, pid int) (pipes [3]windows.Handle, err error) {
+	var info struct {
+		pid, reserved uint32
+		pipes         [3]windows.Handle
+	}
+	err = v.withProcess(system, pid, func(process uintptr) error {
+		var result *uint16
+		return call(v.info, &result, process, uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&result)))
+	})
+	for i, h := range info.pipes {
+		if err == nil && h != windows.InvalidHandle {
+			pipes[i] = h
+		}
+	}
+	return pipes, err
 }
 
 // changeService changes the service's own settings, by a document (ModificationRequest).

@@ -65,6 +65,9 @@ func (p *fake) Kill(c uint32) error {
 func (p *fake) End(c uint32) error  { return p.Kill(c) }
 func (p *fake) Signal(string) error { return p.Kill(ExitControlC) }
 
+func (p *fake) Streams(client uint32) (Stdio, error) { return Stdio{In: 10, Out: 20}, nil }
+func (p *fake) CloseStream(name string) error        { return nil }
+
 type heard struct {
 	client string
 	Event

@@ -106,3 +106,6 @@ func (p past) End(uint32) error    { return nil }
 func (p past) Signal(string) error { return nil }
 func (p past) Suspend(bool) error  { return nil }
 func (p past) Usage() Usage        { return Usage{} }
+
+func (p past) Streams(uint32) (Stdio, error) { return Stdio{}, nil }
+func (p past) CloseStream(string) error      { return nil }

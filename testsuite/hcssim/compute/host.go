@@ -53,6 +53,8 @@ type Process interface {
 	Signal(event string) error // a console event, by its name in schema.ParseSignal
 	Suspend(stop bool) error
 	Usage() Usage
+	Streams(client uint32) (Stdio, error) // new handles, in the client's process, of the ends that Launch gave to it
+	CloseStream(name string) error        // of those that the service keeps: "StdIn", "StdOut", "StdErr"
 }
 
 // Usage is what a process used so far.

@@ -153,6 +153,9 @@ func (h *Host) ModifyProcess(c Client, id uint64, settings string) error {
 		}
 		p.size = [2]uint16{change.ConsoleSize.Height, change.ConsoleSize.Width}
 	}
+	if change.CloseHandle != nil {
+		return p.p.CloseStream(change.CloseHandle.Handle)
+	}
 	return nil
 }
 
@@ -173,13 +176,14 @@ func (h *Host) ProcessProperties(c Client, id uint64) (string, error) {
 	return string(b), err
 }
 
-// ProcessID answers the number of a process.
-func (h *Host) ProcessID(c Client, id uint64) (uint32, error) {
+// ProcessInfo answers the number of a running process, and its streams once more.
+func (h *Host) ProcessInfo(c Client, id uint64) (uint32, Stdio, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	x, err := h.get(c, id, true)
+	p, err := h.running(c, id)
 	if err != nil {
-		return 0, err
+		return 0, Stdio{}, err
 	}
-	return x.proc.p.PID(), nil
+	io, err := p.p.Streams(c.PID)
+	return p.p.PID(), io, err
 }

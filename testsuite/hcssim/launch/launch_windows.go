@@ -45,27 +45,22 @@ func (l *Launcher) Launch(r compute.Launch) (compute.Process, compute.Stdio, err
 	v := view(r.System, l.Files)
 	l.creating.Lock()
 	defer l.creating.Unlock()
-	var io compute.Stdio
-	var near [3]windows.Handle
-	defer func() {
-		for _, h := range near {
-			if h != 0 {
-				windows.CloseHandle(h)
-			}
-		}
-	}()
 	p := r.Params
-	for i, s := range []struct {
-		wanted bool
-		far    *uint64
-	}{{p.CreateStdInPipe, &io.In}, {p.CreateStdOutPipe, &io.Out}, {p.CreateStdErrPipe, &io.Err}} {
-		if !s.wanted {
+	var near, far streams
+	defer near.close()
+	for i, wanted := range []bool{p.CreateStdInPipe, p.CreateStdOutPipe, p.CreateStdErrPipe} {
+		if !wanted {
 			continue
 		}
-		if near[i], *s.far, err = l.stream(client); err != nil {
-			closeFar(client, io)
+		if near[i], far[i], err = l.stream(); err != nil {
+			far.close()
 			return nil, compute.Stdio{}, err
 		}
+	}
+	io, err := far.give(client)
+	if err != nil {
+		far.close()
+		return nil, compute.Stdio{}, err
 	}
 	std := near
 	if p.EmulateConsole {
@@ -74,18 +69,48 @@ func (l *Launcher) Launch(r compute.Launch) (compute.Process, compute.Stdio, err
 	q, err := start(v.application(p.ApplicationName), v.commandLine(p.CommandLine), v.directory(p.WorkingDirectory), v.environment(p.Environment), std)
 	if err != nil {
 		closeFar(client, io)
+		far.close()
 		return nil, compute.Stdio{}, err
 	}
+	q.far = far
 	return q, io, nil
 }
 
-// stream makes a pipe: an end that a child inherits, and one for overlapped use in the client's process.
-func (l *Launcher) stream(client windows.Handle) (near windows.Handle, far uint64, err error) {
+// streams are standard input, output and error; 0 for none.
+type streams [3]windows.Handle
+
+func (s *streams) close() {
+	for i, h := range s {
+		if h != 0 {
+			windows.CloseHandle(h)
+		}
+		s[i] = 0
+	}
+}
+
+// give makes handles of the client's process of them.
+func (s *streams) give(client windows.Handle) (io compute.Stdio, err error) {
+	for i, to := range []*uint64{&io.In, &io.Out, &io.Err} {
+		if s[i] == 0 {
+			continue
+		}
+		var h windows.Handle
+		if err := windows.DuplicateHandle(windows.CurrentProcess(), s[i], client, &h, 0, false, windows.DUPLICATE_SAME_ACCESS); err != nil {
+			closeFar(client, io)
+			return compute.Stdio{}, fmt.Errorf("cannot hand a pipe to the caller: %w", err)
+		}
+		*to = uint64(h)
+	}
+	return io, nil
+}
+
+// stream makes a pipe: an end that a child inherits, and one for overlapped use, which the service keeps as long as the child runs.
+func (l *Launcher) stream() (near, far windows.Handle, err error) {
 	name, err := windows.UTF16PtrFromString(fmt.Sprintf(`\\.\pipe\hcssimd-%d-%d`, os.Getpid(), l.pipes.Add(1)))
 	if err != nil {
 		return 0, 0, err
 	}
-	server, err := windows.CreateNamedPipe(name, windows.PIPE_ACCESS_DUPLEX|windows.FILE_FLAG_OVERLAPPED, windows.PIPE_TYPE_BYTE, 1, 65536, 65536, 0, nil)
+	far, err = windows.CreateNamedPipe(name, windows.PIPE_ACCESS_DUPLEX|windows.FILE_FLAG_OVERLAPPED, windows.PIPE_TYPE_BYTE, 1, 65536, 65536, 0, nil)
 	if err != nil {
 		return 0, 0, fmt.Errorf("cannot make a pipe: %w", err)
 	}
@@ -93,15 +118,10 @@ func (l *Launcher) stream(client windows.Handle) (near windows.Handle, far uint6
 	inherit.Length = uint32(unsafe.Sizeof(*inherit))
 	near, err = windows.CreateFile(name, windows.GENERIC_READ|windows.GENERIC_WRITE, 0, inherit, windows.OPEN_EXISTING, 0, 0)
 	if err != nil {
-		windows.CloseHandle(server)
+		windows.CloseHandle(far)
 		return 0, 0, fmt.Errorf("cannot open a pipe: %w", err)
 	}
-	var h windows.Handle
-	if err := windows.DuplicateHandle(windows.CurrentProcess(), server, client, &h, 0, false, windows.DUPLICATE_SAME_ACCESS|windows.DUPLICATE_CLOSE_SOURCE); err != nil {
-		windows.CloseHandle(near)
-		return 0, 0, fmt.Errorf("cannot hand a pipe to the caller: %w", err)
-	}
-	return near, uint64(h), nil
+	return near, far, nil
 }
 
 // closeFar takes back what the client was given.

@@ -2,6 +2,7 @@ package launch
 
 import (
 	"fmt"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/windows"
@@ -28,6 +29,9 @@ type process struct {
 	pid     uint32
 	started int64
 	image   string
+
+	mu  sync.Mutex
+	far streams // until it ends; none of a process that an earlier simulator started
 }
 
 func creation(h windows.Handle) int64 {
@@ -43,6 +47,11 @@ func (p *process) Started() int64 { return p.started }
 func (p *process) Image() string  { return p.image }
 
 func (p *process) Wait() uint32 {
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.far.close()
+	}()
 	var code uint32
 	if _, err := windows.WaitForSingleObject(p.h, windows.INFINITE); err != nil {
 		return compute.ExitAborted
@@ -76,6 +85,31 @@ func (p *process) Signal(event string) error {
 		return fmt.Errorf("cannot signal process %d: %w", p.pid, err)
 	}
 	return windows.CloseHandle(windows.Handle(t))
+}
+
+// Streams hands out the client's ends again.
+func (p *process) Streams(client uint32) (compute.Stdio, error) {
+	c, err := windows.OpenProcess(windows.PROCESS_DUP_HANDLE, false, client)
+	if err != nil {
+		return compute.Stdio{}, fmt.Errorf("cannot open the caller's process: %w", err)
+	}
+	defer windows.CloseHandle(c)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.far.give(c)
+}
+
+// CloseStream lets the process read the end of its input once its client has closed its own end too.
+func (p *process) CloseStream(name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, n := range []string{"StdIn", "StdOut", "StdErr"} {
+		if n == name && p.far[i] != 0 {
+			windows.CloseHandle(p.far[i])
+			p.far[i] = 0
+		}
+	}
+	return nil
 }
 
 func (p *process) Suspend(stop bool) error {

@@ -188,8 +188,8 @@ func (s *Server) process(c compute.Client, name string, a *wire.Args) (out reply
 			out = reply{nil}
 			return h.TerminateProcess(c, x)
 		case "HcsGetProcessInfo":
-			pid, err := h.ProcessID(c, x)
-			out = reply{information(pid, compute.Stdio{}), nil}
+			pid, io, err := h.ProcessInfo(c, x)
+			out = reply{information(pid, io), nil}
 			return err
 		case "HcsGetProcessProperties":
 			doc, err := h.ProcessProperties(c, x)

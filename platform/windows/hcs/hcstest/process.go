@@ -34,10 +34,10 @@ type process struct {
 	began  time.Time
 	params hcs.ProcessParameters
 
-	ours   struct{ in, out, err *io.PipeWriter } // the program's ends but in, which is the client's
 	stdin  *io.PipeReader
-	out    *io.PipeReader
-	errs   *io.PipeReader
+	in     *io.PipeWriter
+	out    *output
+	errs   *output
 	killed chan struct{}
 	once   sync.Once
 	done   chan struct{}
@@ -47,9 +47,8 @@ type process struct {
 
 func newProcess(s *system, pid int, args []string, params hcs.ProcessParameters) *process {
 	p := &process{s: s, pid: pid, args: args, began: time.Now(), params: params, status: stillRuns, killed: make(chan struct{}), done: make(chan struct{})}
-	p.stdin, p.ours.in = io.Pipe()
-	p.out, p.ours.out = io.Pipe()
-	p.errs, p.ours.err = io.Pipe()
+	p.stdin, p.in = io.Pipe()
+	p.out, p.errs = newOutput(), newOutput()
 	if params.ConsoleSize != nil {
 		p.h, p.w = params.ConsoleSize[0], params.ConsoleSize[1]
 	}
@@ -59,13 +58,13 @@ func newProcess(s *system, pid int, args []string, params hcs.ProcessParameters)
 func (p *process) run() {
 	stdout, stderr := io.Writer(io.Discard), io.Writer(io.Discard)
 	if p.params.CreateStdOutPipe {
-		stdout = p.ours.out
+		stdout = p.out
 	}
 	if p.params.CreateStdErrPipe {
-		stderr = p.ours.err
+		stderr = p.errs
 	}
 	if !p.params.CreateStdInPipe && !p.params.EmulateConsole { // at a console that nobody types at, a program waits
-		p.ours.in.Close()
+		p.in.Close()
 	}
 	status := uint32(0)
 	switch script := p.args[len(p.args)-1]; p.args[0] {
@@ -105,9 +104,9 @@ func (p *process) end(status uint32) {
 		delete(p.s.processes, p.pid)
 		close(p.killed)
 		p.stdin.CloseWithError(io.EOF)
-		p.ours.in.Close()
-		p.ours.out.Close()
-		p.ours.err.Close()
+		p.in.Close()
+		p.out.end()
+		p.errs.end()
 		if !p.s.silent {
 			close(p.done)
 		}
@@ -132,13 +131,13 @@ func (p *process) Pid() int { return p.pid }
 
 func (p *process) Stdio() (stdin io.WriteCloser, stdout, stderr io.ReadCloser) {
 	if p.params.CreateStdInPipe {
-		stdin = p.ours.in
+		stdin = input{p.in}
 	}
 	if p.params.CreateStdOutPipe {
-		stdout = p.out
+		stdout = p.out.open()
 	}
 	if p.params.CreateStdErrPipe {
-		stderr = p.errs
+		stderr = p.errs.open()
 	}
 	return stdin, stdout, stderr
 }
@@ -159,7 +158,7 @@ func (p *process) Resize(ctx context.Context, width, height uint16) error {
 }
 
 func (p *process) CloseStdin(ctx context.Context) error {
-	return p.act("CloseStdin", func() { p.ours.in.Close() })
+	return p.act("CloseStdin", func() { p.in.Close() })
 }
 
 func (p *process) Wait(ctx context.Context) (uint32, error) {
