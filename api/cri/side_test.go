@@ -20,7 +20,6 @@ func containerOf(l *runtime.LinuxContainerConfig, w *runtime.WindowsContainerCon
 
 // What is for the other system is refused by its name; sections that say nothing pass, as clients send them.
 func TestOtherSystem(t *testing.T) {
-	node := &runtime.NamespaceOption{Network: runtime.NamespaceMode_NODE}
 	for name, c := range map[string]struct {
 		side      side
 		pod       *runtime.PodSandboxConfig
@@ -85,16 +84,6 @@ func TestOtherSystem(t *testing.T) {
 		"resources of a pod on Windows": {
 			side: windowsSide{}, updatePod: &runtime.UpdatePodSandboxResourcesRequest{Overhead: &runtime.LinuxContainerResources{MemoryLimitInBytes: 1}},
 			field: "overhead.memory_limit_in_bytes",
-		},
-		"the host's network on Windows": {
-			side: windowsSide{}, pod: podOf(&runtime.LinuxPodSandboxConfig{SecurityContext: &runtime.LinuxSandboxSecurityContext{NamespaceOptions: node}}, nil),
-			field: "linux.security_context.namespace_options.network",
-		},
-		"the host's network on Windows, by its own field": {
-			side: windowsSide{}, pod: podOf(nil, &runtime.WindowsPodSandboxConfig{SecurityContext: &runtime.WindowsSandboxSecurityContext{
-				NamespaceOptions: &runtime.WindowsNamespaceOption{Network: runtime.NamespaceMode_NODE},
-			}}),
-			field: "windows.security_context.namespace_options.network",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

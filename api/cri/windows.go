@@ -1,9 +1,8 @@
 package cri
 
 import (
-	"fmt"
+	"cmp"
 
-	"github.com/containerd/errdefs"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/slipwayd/slipway/engine/pods"
@@ -17,29 +16,14 @@ type windowsSide struct{}
 const onWindows = "Windows"
 
 // pod takes of the section "linux" only which network the pod has, and ignores the rest: kubelet fills it in on Windows too (cgroups, seccomp, groups).
+// It makes a pod anew for ever whose status tells another network than it asked for there.
 func (windowsSide) pod(c *runtime.PodSandboxConfig, p *spec.Pod) error {
 	sec := c.GetWindows().GetSecurityContext()
 	if sec != nil {
 		p.Security.Windows = &spec.WindowsSecurity{Username: sec.RunAsUsername, CredentialSpec: sec.CredentialSpec, HostProcess: sec.HostProcess}
 	}
-	// A pod of host processes is in the host's network whatever it says. Status tells the same, for kubelet makes a pod anew whose network is
-	// not what it asked for.
-	if sec.GetHostProcess() {
-		p.Security.Namespaces.Network = spec.ModeNode
-		return nil
-	}
-	for _, n := range []struct {
-		field string
-		mode  runtime.NamespaceMode
-	}{
-		{"windows.security_context.namespace_options.network", sec.GetNamespaceOptions().GetNetwork()},
-		{"linux.security_context.namespace_options.network", c.GetLinux().GetSecurityContext().GetNamespaceOptions().GetNetwork()},
-	} {
-		if n.mode != runtime.NamespaceMode_POD {
-			return fmt.Errorf("%s is %s: on Windows only pods of host processes (windows.security_context.host_process) have another network than their own: %w",
-				n.field, n.mode, errdefs.ErrInvalidArgument)
-		}
-	}
+	network := cmp.Or(sec.GetNamespaceOptions().GetNetwork(), c.GetLinux().GetSecurityContext().GetNamespaceOptions().GetNetwork())
+	p.Security.Namespaces.Network = spec.Mode(network)
 	return nil
 }
 

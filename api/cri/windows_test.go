@@ -57,21 +57,22 @@ func TestWindowsFromWire(t *testing.T) {
 	}
 }
 
-// Pods of host processes are in the host's network, and their status says so: kubelet would make them anew for ever.
-func TestHostProcessNetwork(t *testing.T) {
-	for name, linux := range map[string]*runtime.LinuxPodSandboxConfig{
-		"by kubelet": {SecurityContext: &runtime.LinuxSandboxSecurityContext{NamespaceOptions: &runtime.NamespaceOption{Network: runtime.NamespaceMode_NODE}}},
-		"by crictl":  nil,
+// The network that is asked for is in the pod's status as well, whichever section names it: kubelet would make the pod anew for ever.
+func TestWindowsNetwork(t *testing.T) {
+	node, own := runtime.NamespaceMode_NODE, runtime.NamespaceMode_POD
+	for name, c := range map[string]struct{ linux, windows, want runtime.NamespaceMode }{
+		"neither": {own, own, own}, "kubelet, for host processes": {node, own, node}, "by its own section": {own, node, node},
 	} {
-		p, err := podFromWire(podOf(linux, &runtime.WindowsPodSandboxConfig{SecurityContext: &runtime.WindowsSandboxSecurityContext{HostProcess: true}}), "", windowsSide{})
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
+		p, err := podFromWire(podOf(
+			&runtime.LinuxPodSandboxConfig{SecurityContext: &runtime.LinuxSandboxSecurityContext{NamespaceOptions: &runtime.NamespaceOption{Network: c.linux}}},
+			&runtime.WindowsPodSandboxConfig{SecurityContext: &runtime.WindowsSandboxSecurityContext{
+				HostProcess: true, NamespaceOptions: &runtime.WindowsNamespaceOption{Network: c.windows},
+			}}), "", windowsSide{})
+		if err != nil || !p.Security.Windows.HostProcess {
+			t.Errorf("%s: %+v, %v", name, p, err)
 			continue
 		}
-		if !p.Security.Windows.HostProcess {
-			t.Errorf("%s: not of host processes", name)
-		}
-		if got := podStatus(pods.Pod{Spec: p}).GetLinux().GetNamespaces().GetOptions().GetNetwork(); got != runtime.NamespaceMode_NODE {
+		if got := podStatus(pods.Pod{Spec: p}).GetLinux().GetNamespaces().GetOptions().GetNetwork(); got != c.want {
 			t.Errorf("%s: the status says network %s", name, got)
 		}
 	}
