@@ -11,7 +11,10 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/slipwayd/slipway/content"
 	"github.com/slipwayd/slipway/shim"
 )
 
@@ -27,6 +30,10 @@ func TestCheckpointAndRestore(t *testing.T) {
 	descs, err := b.CheckpointTask(t.Context(), sc, "c", "", nil)
 	if err != nil || len(descs) != 2 || descs[0].MediaType != checkpointType || descs[1].MediaType != checkpointSpecType {
 		t.Fatalf("got %+v, %v", descs, err)
+	}
+	var kept anypb.Any
+	if spec, err := content.ReadAll(t.Context(), b.imageStore(sc), descs[1], 1<<20); err != nil || proto.Unmarshal(spec, &kept) != nil || kept.TypeUrl != "spec" {
+		t.Errorf("the spec was kept as %q, %v", spec, err)
 	}
 	if left := dirNames(t, b.checkpoints()); len(left) > 0 {
 		t.Errorf("directories are left: %q", left)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -54,11 +55,19 @@ func (e *Engine) CheckpointTask(ctx context.Context, sc Scope, id, path string, 
 	if c.Spec == nil {
 		return []ocispec.Descriptor{img}, nil
 	}
-	spec, err := e.writeBlob(ctx, sc, checkpointSpecType, bytes.NewReader(c.Spec.Value))
+	spec, err := e.writeBlob(ctx, sc, checkpointSpecType, bytes.NewReader(encodeAny(*c.Spec)))
 	if err != nil {
 		return nil, fmt.Errorf("cannot keep the spec of task %s: %w", id, err)
 	}
 	return []ocispec.Descriptor{img, spec}, nil
+}
+
+// encodeAny is protobuf's encoding (protobuf.dev, "Encoding") of a google.protobuf.Any, which is what clients expect of a spec that is kept.
+func encodeAny(a opaque.Any) []byte {
+	const typeURL, value = 1<<3 | 2, 2<<3 | 2 // number of the field, and that its length follows
+	out := binary.AppendUvarint([]byte{typeURL}, uint64(len(a.TypeURL)))
+	out = append(append(out, a.TypeURL...), value)
+	return append(binary.AppendUvarint(out, uint64(len(a.Value))), a.Value...)
 }
 
 // checkpointTo has the images written beside path and makes them path when they are whole and durable. What is beside it is noted, for the
