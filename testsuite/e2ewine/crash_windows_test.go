@@ -47,11 +47,12 @@ func TestDaemonDies(t *testing.T) {
 	}
 }
 
-// TestShimDies: another adopts the containers.
+// TestShimDies: another adopts the containers, with what they write.
 func TestShimDies(t *testing.T) {
 	d := newDaemon(t)
 	img := d.image(hello())
-	d.must(append([]string{"run", "-d", "--name", "stays", img.Image.Name}, sleeper...)...)
+	d.must("run", "-d", "--name", "stays", img.Image.Name, "cmd", "/c",
+		`echo up& (for /l %i in (1,1,1000) do if exist C:\hello.txt ping -n 2 127.0.0.1 >nul)& echo later& ping -n 1000 127.0.0.1 >nul`)
 	first := d.shim()
 	if err := first.Kill(); err != nil {
 		t.Fatal(err)
@@ -65,6 +66,8 @@ func TestShimDies(t *testing.T) {
 	if out := d.must("exec", "stays", "cmd", "/c", "echo", "still here"); !strings.Contains(out, "still here") {
 		t.Errorf("exec after the shim's death = %q", out)
 	}
+	d.must("exec", "stays", "cmd", "/c", `del C:\hello.txt`)
+	d.eventually("what is written after the shim's death is lost", func() error { return wants(d.must("logs", "stays"), "later") })
 	d.must("kill", "-s", "KILL", "stays")
 	ct, err := d.Container(d.ctx, "stays")
 	if err != nil {
