@@ -344,6 +344,12 @@ func (m *Manager) isolate(binary string, options *opaque.Any) (*opaque.Any, erro
 	return &opaque.Any{TypeURL: a.GetTypeUrl(), Value: a.GetValue()}, nil
 }
 
+// Foreign tells whether a runtime is a third party's shim, and not the built-in executor. NotFound when its binary is nowhere.
+func (m *Manager) Foreign(runtime string) (bool, error) {
+	binary, _, err := m.resolve(runtime)
+	return binary != "", err
+}
+
 // resolve answers the shim binary a runtime name means; "" for the built-in. Names are io.containerd.NAME.VERSION, for
 // containerd-shim-NAME-VERSION on PATH, or an absolute path. The one that containerd's clients ask for on Windows is built in as well where it is not on PATH.
 func (m *Manager) resolve(runtime string) (string, *RuntimeConfig, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/slipwayd/slipway/engine/pods"
 	"github.com/slipwayd/slipway/network"
 	"github.com/slipwayd/slipway/nri"
+	"github.com/slipwayd/slipway/shim"
 )
 
 // criConfig is the part of the configuration that kubelet's side of the daemon needs.
@@ -84,7 +86,7 @@ func defaultCRIText() string {
 [cri]
 # Serve Kubernetes' CRI on the same socket.
 enabled = true
-# The runtime class of pods that ask for none. "slipway" is the built-in executor; others are in tables:
+# The runtime class of pods that ask for none. %s; others are in tables:
 # [cri.runtimes.kata]
 # type = "io.containerd.kata.v2"      # as in [shim.runtimes], or the name of a shim binary
 # snapshotter = "overlayfs"           # empty: the default
@@ -101,7 +103,7 @@ pause_image = "registry.k8s.io/pause:3.10.1"
 systemd_cgroup = false
 # Label processes and files as pods ask; without, SELinux options of pods are ignored.
 selinux = false
-# Network configuration of pods (CNI): the first file by name. It is read again when it changes.
+# Network configuration of pods (CNI): the first file by name. It is read again when it changes.%s
 cni_conf_dir = %q
 cni_bin_dirs = %s
 # At each start have plugins free addresses of pods that are not here (CNI 1.1, GC). Only where nobody else uses the same networks: theirs go too.
@@ -130,7 +132,7 @@ config_dir = "/etc/nri/conf.d"
 # How long a plugin may take to register, and for each request; one that takes longer is disconnected.
 registration_timeout = "5s"
 request_timeout = "2s"
-`, defaultCNIConf, tomlList(defaultCNIBins), nri.DefaultSocket)
+`, classesText, networkText, defaultCNIConf, tomlList(defaultCNIBins), nri.DefaultSocket)
 }
 
 // tomlList writes an array of strings.
@@ -149,7 +151,7 @@ func (c criConfig) check() error {
 			return fmt.Errorf("cri.runtimes.%s needs a type, such as %q", name, builtinRuntime)
 		}
 	}
-	if _, ok := c.Runtimes[c.DefaultRuntime]; !ok && c.DefaultRuntime != defaultClass {
+	if _, ok := c.Runtimes[c.DefaultRuntime]; !ok && !slices.Contains(builtinClasses, c.DefaultRuntime) {
 		return fmt.Errorf("cri.default_runtime %q is not among cri.runtimes", c.DefaultRuntime)
 	}
 	if c.ParallelPulls < 0 {
@@ -161,7 +163,7 @@ func (c criConfig) check() error {
 	if (c.StreamCert == "") != (c.StreamKey == "") {
 		return errors.New("cri.stream_tls_cert and cri.stream_tls_key belong together: set both or none")
 	}
-	return nil
+	return c.checkSystem()
 }
 
 // wireStreaming serves exec, attach and port-forward; nil where that is turned off.
@@ -200,26 +202,32 @@ func wirePlugins(c config, log *slog.Logger) (*nri.Plugins, error) {
 }
 
 // wirePods makes the pods over an engine. plugins may be nil.
-func wirePods(c config, eng *engine.Engine, plugins *nri.Plugins, holder string, log *slog.Logger) (*pods.Manager, error) {
-	runtimes := map[string]pods.Runtime{defaultClass: {Name: builtinRuntime}}
+func wirePods(c config, eng *engine.Engine, tasks *shim.Manager, plugins *nri.Plugins, holder string, log *slog.Logger) (*pods.Manager, error) {
+	runtimes := map[string]pods.Runtime{}
+	for _, name := range builtinClasses {
+		runtimes[name] = pods.Runtime{Name: builtinRuntime}
+	}
 	for name, r := range c.CRI.Runtimes {
-		_, mapped := c.Shim.Runtimes[r.Type]
-		foreign := mapped || r.Type != builtinRuntime && r.Type != "io.containerd.runc.v2"
+		foreign, err := tasks.Foreign(r.Type)
+		foreign = foreign || err != nil // it is not there yet
 		runtimes[name] = pods.Runtime{
 			Name: r.Type, Snapshotter: r.Snapshotter, Pause: r.Pause || foreign, Foreign: foreign, PodAnnotations: r.PodAnnotations,
 			ContainerAnnotations: r.ContainerAnnotations, PrivilegedWithoutHostDevices: r.NoHostDevices, NetworkConfigDir: r.NetworkConfigDir,
 		}
 	}
-	cni := network.New(network.Config{
-		ConfigDir: c.CRI.CNIConfDir, PluginDirs: c.CRI.CNIBinDirs, CacheDir: filepath.Join(c.Root, "cni"),
-	})
 	conf := pods.Config{
 		Root: filepath.Clean(c.Root), State: filepath.Clean(c.State), DefaultRuntime: c.CRI.DefaultRuntime, Runtimes: runtimes, Pause: c.CRI.Pause, PauseImage: c.CRI.PauseImage,
-		Holder: holder, SystemdCgroup: c.CRI.SystemdCgroup, SELinux: c.CRI.SELinux, CDISpecDirs: c.CRI.CDISpecDirs, Network: cni, Log: log,
+		Holder: holder, SystemdCgroup: c.CRI.SystemdCgroup, SELinux: c.CRI.SELinux, CDISpecDirs: c.CRI.CDISpecDirs, Log: log,
 		CollectNetwork: c.CRI.CNIGC, ParallelPulls: c.CRI.ParallelPulls, Patience: engine.Patience{For: c.CRI.PullTimeout.Duration, Bytes: c.CRI.PullLeast.Bytes},
+		Network: network.New(network.Config{
+			ConfigDir: c.CRI.CNIConfDir, PluginDirs: c.CRI.CNIBinDirs, CacheDir: filepath.Join(c.Root, "cni"),
+		}),
 	}
 	if plugins != nil {
 		conf.Plugins = plugins
+	}
+	if err := podsOfSystem(c, tasks, &conf); err != nil {
+		return nil, err
 	}
 	return pods.New(eng, conf)
 }

@@ -6,8 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
-	"runtime"
 	"time"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/slipwayd/slipway/api/containerd"
 	"github.com/slipwayd/slipway/api/cri"
@@ -164,17 +165,21 @@ func (d *daemon) serve(c config, notes []string, tasks *shim.Manager, log *slog.
 	host := describeHost()
 	host.Version, host.UUID, host.Notes = version, uuid, notes
 	slipway.Register(d.grpc, d.engine, host)
-	if !c.CRI.Enabled || runtime.GOOS != "linux" {
+	if !c.CRI.Enabled {
 		return nil
 	}
 	holder, err := tasks.Binary()
 	if err != nil {
-		log.Warn("pods cannot share PID namespaces", "err", err)
+		log.Warn("pods cannot share PID namespaces, nor have their logs written for other shims than the built-in", "err", err)
 	}
 	if d.plugins, err = wirePlugins(c, log); err != nil {
 		return err
 	}
-	if d.pods, err = wirePods(c, d.engine, d.plugins, holder, log); err != nil {
+	d.pods, err = wirePods(c, d.engine, tasks, d.plugins, holder, log)
+	if errdefs.IsNotImplemented(err) {
+		log.Warn("CRI is not served", "err", err)
+		return nil
+	} else if err != nil {
 		return err
 	}
 	if d.streams, err = wireStreaming(c.CRI, d.pods, log); err != nil {

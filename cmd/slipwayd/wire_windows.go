@@ -41,9 +41,6 @@ func openDrivers(c config, log *slog.Logger) (d drivers, err error) {
 		d.notes = append(d.notes, note)
 		log.Warn(note)
 	}
-	if c.CRI.Enabled {
-		log.Info("CRI is not served on Windows; [cri] of the configuration does nothing")
-	}
 	return d, nil
 }
 

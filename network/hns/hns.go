@@ -35,6 +35,9 @@ type Network struct {
 	DNS     network.DNS
 }
 
+// Default is the network that Slipway makes where nobody configured one.
+var Default = Network{Name: "slipway-nat", Kind: NAT, Subnet: netip.MustParsePrefix("172.31.224.0/20"), Gateway: netip.MustParseAddr("172.31.224.1")}
+
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", fmt.Errorf(format, args...), errdefs.ErrInvalidArgument)
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/Microsoft/hcsshim"
 	"github.com/Microsoft/hcsshim/hcn"
 	"github.com/containerd/errdefs"
 
@@ -147,6 +148,44 @@ func (s *Service) RemoveNamespace(ctx context.Context, id string) error {
 		return fmt.Errorf("cannot remove network namespace %s: %w", id, err)
 	}
 	return nil
+}
+
+// HasNamespace tells whether there is a network namespace of that id.
+func (s *Service) HasNamespace(ctx context.Context, id string) (bool, error) {
+	if err := errors.Join(checkNamespace(id), ctx.Err()); err != nil {
+		return false, err
+	}
+	_, err := hcn.GetNamespaceByID(id)
+	if err = kind(err); errdefs.IsNotFound(err) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("cannot look for network namespace %s: %w", id, err)
+	}
+	return true, nil
+}
+
+// Traffic answers what went over each endpoint in a network namespace, under their ids. NotFound when there is no such namespace.
+func (s *Service) Traffic(ctx context.Context, id string) ([]network.Interface, error) {
+	if err := errors.Join(checkNamespace(id), ctx.Err()); err != nil {
+		return nil, err
+	}
+	ids, err := hcn.GetNamespaceEndpointIds(id)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the endpoints in network namespace %s: %w", id, kind(err))
+	}
+	var all []network.Interface
+	for _, endpoint := range ids {
+		// Version 2 of the service's API has no counts; version 1 has them of the same endpoints.
+		c, err := hcsshim.GetHNSEndpointStats(endpoint)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the traffic of endpoint %s: %w", endpoint, err)
+		}
+		all = append(all, network.Interface{
+			Name: endpoint, RxBytes: c.BytesReceived, RxPackets: c.PacketsReceived, RxDropped: c.DroppedPacketsIncoming,
+			TxBytes: c.BytesSent, TxPackets: c.PacketsSent, TxDropped: c.DroppedPacketsOutgoing,
+		})
+	}
+	return all, nil
 }
 
 // Attach puts a pod into the network: an endpoint with its port mappings and resolver, in its namespace. FailedPrecondition when the network is

@@ -274,5 +274,15 @@ func (s *Service) Call(method, path string) string {
 	if method == "GET" && path == "/globals/version" {
 		return `{"Success":true,"Output":{"Major":15,"Minor":4}}`
 	}
+	if id, ok := strings.CutPrefix(path, "/endpointstats/"); ok && method == "GET" {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for have := range s.all(Endpoint) {
+			if strings.EqualFold(have, id) { // no packet flows
+				return fmt.Sprintf(`{"Success":true,"Output":{"BytesReceived":0,"BytesSent":0,"DroppedPacketsIncoming":0,"DroppedPacketsOutgoing":0,"EndpointId":%q,"InstanceId":%[1]q,"PacketsReceived":0,"PacketsSent":0}}`, have)
+			}
+		}
+		return `{"Success":false,"Error":"Element not found. ","ErrorCode":2147943568}`
+	}
 	return `{"Success":false,"Error":"not simulated","ErrorCode":2147942450}`
 }
