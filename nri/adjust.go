@@ -2,7 +2,9 @@ package nri
 
 import (
 	"fmt"
+	"path"
 	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/nri/pkg/api"
@@ -11,15 +13,12 @@ import (
 )
 
 // adjust changes a document as plugins want it. InvalidArgument for what this runtime cannot do.
-func adjust(doc *specs.Spec, a *api.ContainerAdjustment, inject func(*specs.Spec, []string) error) error {
-	for what, wanted := range map[string]bool{
-		"its cgroup path":                         a.GetLinux().GetCgroupsPath() != "",
-		"a class of block I/O":                    a.GetLinux().GetResources().GetBlockioClass() != nil,
-		"a class of Resource Director Technology": a.GetLinux().GetResources().GetRdtClass() != nil,
-	} {
-		if wanted {
-			return fmt.Errorf("%s cannot be set: %w", what, errdefs.ErrInvalidArgument)
-		}
+func (c Config) adjust(doc *specs.Spec, a *api.ContainerAdjustment) error {
+	if class := a.GetLinux().GetResources().GetRdtClass(); class != nil {
+		return fmt.Errorf("there is no RDT class %.100q, and none can be configured; a plugin may set closid and schemata themselves: %w", class.GetValue(), errdefs.ErrInvalidArgument)
+	}
+	if err := checkCgroup(doc.Linux.CgroupsPath, a.GetLinux().GetCgroupsPath()); err != nil {
+		return err
 	}
 	if doc.Linux.Resources == nil {
 		doc.Linux.Resources = &specs.LinuxResources{}
@@ -28,8 +27,24 @@ func adjust(doc *specs.Spec, a *api.ContainerAdjustment, inject func(*specs.Spec
 		doc.Annotations = map[string]string{}
 	}
 	// Of the library are the rules of what wins over what, and in which order.
-	if err := generate.SpecGenerator(&document{doc}, generate.WithCDIDeviceInjector(inject)).Adjust(a); err != nil {
+	if err := generate.SpecGenerator(&document{doc}, generate.WithCDIDeviceInjector(c.InjectDevices), generate.WithBlockIOResolver(c.blockIO)).Adjust(a); err != nil {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// checkCgroup refuses a cgroup that a container cannot have in place of its own: one of the other driver's, or one that its own is in, where
+// others are too. That it is empty is seen to by the executor.
+func checkCgroup(own, wanted string) error {
+	systemd := !path.IsAbs(own)
+	switch {
+	case wanted == "" || own == "":
+	case !systemd && (!path.IsAbs(wanted) || path.Clean(wanted) != wanted):
+		return fmt.Errorf("cgroup %.300q is not an absolute path without detours: %w", wanted, errdefs.ErrInvalidArgument)
+	case systemd && (strings.Count(wanted, ":") != 2 || strings.Contains(wanted, "/")):
+		return fmt.Errorf("cgroup %.300q is not SLICE:PREFIX:NAME, as systemd needs it: %w", wanted, errdefs.ErrInvalidArgument)
+	case strings.HasPrefix(own, strings.TrimSuffix(wanted, "/")+"/"):
+		return fmt.Errorf("cgroup %.300q is not for one container: %w", wanted, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }

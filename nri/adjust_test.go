@@ -46,9 +46,15 @@ func TestAdjust(t *testing.T) {
 	a.SetLinuxOomScoreAdj(&oom)
 	a.SetLinuxSysctl("net.ipv4.ip_forward", "1")
 	a.AddCDIDevice(&api.CDIDevice{Name: "vendor.com/thing=one"})
+	a.SetLinuxCgroupsPath("/other/q")
+	a.SetLinuxBlockIOClass("gold")
 	doc := someDocument()
 	var injected []string
-	if err := adjust(doc, a, func(_ *specs.Spec, names []string) error { injected = names; return nil }); err != nil {
+	conf := Config{
+		InjectDevices: func(_ *specs.Spec, names []string) error { injected = names; return nil },
+		BlockIO:       map[string]BlockIOClass{"gold": {Weight: 700}},
+	}
+	if err := conf.adjust(doc, a); err != nil {
 		t.Fatal(err)
 	}
 	l := doc.Linux
@@ -69,7 +75,8 @@ func TestAdjust(t *testing.T) {
 		"oom score":    *doc.Process.OOMScoreAdj == 500,
 		"sysctl":       l.Sysctl["net.ipv4.ip_forward"] == "1",
 		"CDI":          slices.Equal(injected, []string{"vendor.com/thing=one"}),
-		"cgroup":       l.CgroupsPath == "/p",
+		"cgroup":       l.CgroupsPath == "/other/q",
+		"block I/O":    *l.Resources.BlockIO.Weight == 700,
 		"namespaces":   len(l.Namespaces) == 2,
 	} {
 		if !ok {
@@ -84,7 +91,7 @@ func TestAdjustNothing(t *testing.T) {
 		doc := someDocument()
 		doc.Annotations = map[string]string{}
 		before := fmt.Sprintf("%+v %+v %+v", doc.Process, doc.Mounts, doc.Linux.Resources)
-		if err := adjust(doc, a, nil); err != nil {
+		if err := (Config{}).adjust(doc, a); err != nil {
 			t.Fatal(err)
 		}
 		if after := fmt.Sprintf("%+v %+v %+v", doc.Process, doc.Mounts, doc.Linux.Resources); after != before {
@@ -95,18 +102,41 @@ func TestAdjustNothing(t *testing.T) {
 
 func TestAdjustRefuses(t *testing.T) {
 	for name, change := range map[string]func(*api.ContainerAdjustment){
-		"cgroup":    func(a *api.ContainerAdjustment) { a.SetLinuxCgroupsPath("/elsewhere") },
-		"block I/O": func(a *api.ContainerAdjustment) { a.SetLinuxBlockIOClass("gold") },
-		"RDT":       func(a *api.ContainerAdjustment) { a.SetLinuxRDTClass("gold") },
+		"cgroup of all":           func(a *api.ContainerAdjustment) { a.SetLinuxCgroupsPath("/") },
+		"cgroup around its own":   func(a *api.ContainerAdjustment) { a.SetLinuxCgroupsPath("/pods/one") },
+		"cgroup with detours":     func(a *api.ContainerAdjustment) { a.SetLinuxCgroupsPath("/pods/../x") },
+		"cgroup of systemd":       func(a *api.ContainerAdjustment) { a.SetLinuxCgroupsPath("a.slice:b:c") },
+		"unknown block I/O":       func(a *api.ContainerAdjustment) { a.SetLinuxBlockIOClass("silver") },
+		"block I/O of no device":  func(a *api.ContainerAdjustment) { a.SetLinuxBlockIOClass("missing") },
+		"block I/O of a terminal": func(a *api.ContainerAdjustment) { a.SetLinuxBlockIOClass("terminal") },
+		"RDT":                     func(a *api.ContainerAdjustment) { a.SetLinuxRDTClass("gold") },
 		"device that nobody describes": func(a *api.ContainerAdjustment) {
 			a.AddCDIDevice(&api.CDIDevice{Name: "vendor.com/thing=one"})
 		},
 	} {
 		a := &api.ContainerAdjustment{}
 		change(a)
-		err := adjust(someDocument(), a, func(*specs.Spec, []string) error { return errdefs.ErrInvalidArgument })
+		conf := Config{
+			InjectDevices: func(*specs.Spec, []string) error { return errdefs.ErrInvalidArgument },
+			BlockIO: map[string]BlockIOClass{
+				"missing": {Devices: []BlockIODevice{{Path: "/nothing/here"}}}, "terminal": {Devices: []BlockIODevice{{Path: "/dev/tty"}}},
+			},
+		}
+		doc := someDocument()
+		doc.Linux.CgroupsPath = "/pods/one/c"
+		err := conf.adjust(doc, a)
 		if !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestCheckCgroup: where systemd makes cgroups their names are other ones.
+func TestCheckCgroup(t *testing.T) {
+	const own = "pod.slice:cri:1"
+	for wanted, good := range map[string]bool{"": true, "other.slice:cri:1": true, "/pod": false, "pod.slice": false, "a:b": false, "a/b:c:d": false} {
+		if err := checkCgroup(own, wanted); (err == nil) != good || err != nil && !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %v", wanted, err)
 		}
 	}
 }

@@ -91,6 +91,7 @@ type Config struct {
 	RegistrationTimeout, RequestTimeout time.Duration
 	// InjectDevices adds devices that plugins name (Container Device Interface) to a document.
 	InjectDevices func(doc *specs.Spec, names []string) error
-	Version       string // the runtime's, as plugins are told
+	BlockIO       map[string]BlockIOClass // by the names that plugins have for them
+	Version       string                  // the runtime's, as plugins are told
 	Log           *slog.Logger
 }

@@ -163,7 +163,7 @@ func (p *Plugins) Create(ctx context.Context, pod Pod, c Container) ([]Update, e
 	if err != nil {
 		return nil, refused(err)
 	}
-	if err := adjust(c.Document, r.Adjust, p.conf.InjectDevices); err != nil {
+	if err := p.conf.adjust(c.Document, r.Adjust); err != nil {
 		return nil, fmt.Errorf("cannot adjust the container as an NRI plugin wants it: %w", err)
 	}
 	return updatesFromWire(r.Update), nil

@@ -51,6 +51,8 @@ type nriConfig struct {
 	ConfigDir           string   `toml:"config_dir"`
 	RegistrationTimeout duration `toml:"registration_timeout"`
 	RequestTimeout      duration `toml:"request_timeout"`
+
+	BlockIO map[string]nri.BlockIOClass `toml:"block_io"`
 }
 
 type runtimeConfig struct {
@@ -132,6 +134,12 @@ config_dir = "/etc/nri/conf.d"
 # How long a plugin may take to register, and for each request; one that takes longer is disconnected.
 registration_timeout = "5s"
 request_timeout = "2s"
+# Classes of block I/O that plugins may put containers into:
+#   [cri.nri.block_io.slow]
+#   weight = 100
+#   [[cri.nri.block_io.slow.device]]
+#   path = "/dev/sda"
+#   read_bps = 10000000     # and write_bps, read_iops, write_iops, weight
 `, classesText, networkText, defaultCNIConf, tomlList(defaultCNIBins), nri.DefaultSocket)
 }
 
@@ -196,7 +204,7 @@ func wirePlugins(c config, log *slog.Logger) (*nri.Plugins, error) {
 	}
 	return nri.New(nri.Config{
 		Socket: n.Socket, PluginDir: n.PluginDir, ConfigDir: n.ConfigDir, RegistrationTimeout: n.RegistrationTimeout.Duration,
-		RequestTimeout: n.RequestTimeout.Duration, Version: version, Log: log,
+		RequestTimeout: n.RequestTimeout.Duration, BlockIO: n.BlockIO, Version: version, Log: log,
 		InjectDevices: func(doc *specs.Spec, names []string) error { return pods.InjectDevices(c.CRI.CDISpecDirs, doc, names) },
 	})
 }

@@ -106,25 +106,36 @@ func (m *Manager) removeContainer(ctx context.Context, c *container) error {
 	if err := m.stopContainer(ctx, c, 0); err != nil {
 		return err
 	}
+	farewell, err := m.forgetEnded(ctx, c)
+	if err != nil {
+		return err
+	}
+	// While c.life is free: a plugin may want to change the container that it is told of, or one that waits to be told of.
+	farewell()
+	return nil
+}
+
+// forgetEnded removes a container that has ended, or was never started, and answers what tells of that; it does nothing when another call has.
+func (m *Manager) forgetEnded(ctx context.Context, c *container) (farewell func(), err error) {
 	c.life.Lock()
 	defer c.life.Unlock()
 	if m.state(c) == Running { // started in between
-		return fmt.Errorf("container %s was started while it was being removed, try again: %w", c.id, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("container %s was started while it was being removed, try again: %w", c.id, errdefs.ErrFailedPrecondition)
 	}
 	m.mu.Lock()
 	known := m.containers[c.id] == c
 	m.mu.Unlock()
 	if !known {
-		return nil
+		return func() {}, nil
 	}
 	if err := m.deleteTask(ctx, c.id); err != nil {
-		return fmt.Errorf("cannot remove the processes of container %s: %w", c.id, err)
+		return nil, fmt.Errorf("cannot remove the processes of container %s: %w", c.id, err)
 	}
-	farewell := m.farewell(ctx, c)
+	tell := m.farewell(ctx, c)
 	record := metadata.Container{ID: c.id, Snapshotter: c.pod.runtime.Snapshotter, SnapshotKey: c.id}
-	err := m.e.RemoveContainer(ctx, Namespace, record)
+	err = m.e.RemoveContainer(ctx, Namespace, record)
 	if err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("cannot remove container %s: %w", c.id, err)
+		return nil, fmt.Errorf("cannot remove container %s: %w", c.id, err)
 	}
 	if err := errors.Join(m.removeFiles(c), m.unmountOwn(ctx, c)); err != nil {
 		m.conf.Log.Warn("something of a container is left; it goes with its pod", "container", c.id, "err", err)
@@ -132,9 +143,10 @@ func (m *Manager) removeContainer(ctx context.Context, c *container) error {
 	m.mu.Lock()
 	m.forgetContainer(c)
 	m.mu.Unlock()
-	farewell()
-	m.notify(c, ContainerDeleted)
-	return nil
+	return func() {
+		tell()
+		m.notify(c, ContainerDeleted)
+	}, nil
 }
 
 // StopPod kills what runs in a pod and gives back its network and namespaces; the records stay. It is nil when the pod is not there or

@@ -13,14 +13,16 @@ import (
 
 	"github.com/containerd/nri/pkg/api"
 	"github.com/containerd/nri/pkg/stub"
+	"golang.org/x/sync/errgroup"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // plugin is one of the Node Resource Interface, by the library that plugins are made with.
 type plugin struct {
 	stub.Stub
-	mu     sync.Mutex
-	events []string
+	mu       sync.Mutex
+	events   []string
+	removing func(c *api.Container) // if it is set, what the plugin does when a container is removed
 }
 
 func (p *plugin) note(what string) {
@@ -73,8 +75,9 @@ func (p *plugin) CreateContainer(_ context.Context, pod *api.PodSandbox, c *api.
 	a.AddMount(&api.Mount{Destination: "/from-plugin", Source: "/proc/sys/kernel/ostype", Type: "bind", Options: []string{"bind", "ro"}})
 	a.AddDevice(&api.LinuxDevice{Path: "/dev/plugged", Type: "c", Major: 1, Minor: 5, FileMode: api.FileMode(0o666)})
 	a.SetLinuxCPUShares(333)
-	if pod.Annotations["cgroup"] != "" {
-		a.SetLinuxCgroupsPath("/elsewhere")
+	a.SetLinuxCgroupsPath(pod.Annotations["cgroup"])
+	if class := pod.Annotations["block-io"]; class != "" {
+		a.SetLinuxBlockIOClass(class)
 	}
 	return a, nil, nil
 }
@@ -104,8 +107,11 @@ func (p *plugin) StopContainer(_ context.Context, _ *api.PodSandbox, c *api.Cont
 	p.note(fmt.Sprintf("stopped with code %d", c.ExitCode))
 	return nil, nil
 }
-func (p *plugin) RemoveContainer(context.Context, *api.PodSandbox, *api.Container) error {
+func (p *plugin) RemoveContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) error {
 	p.note("remove")
+	if p.removing != nil {
+		p.removing(c)
+	}
 	return nil
 }
 
@@ -200,11 +206,13 @@ func TestPluginsRefuse(t *testing.T) {
 		t.Errorf("the error does not say what the plugin said: %v", err)
 	}
 	k.checkNothing(t, d)
-	for annotation, want := range map[string]string{"refuse": "Aborted", "cgroup": "InvalidArgument"} {
-		pod.Annotations = map[string]string{annotation: "container"}
+	for annotation, want := range map[string][2]string{
+		"refuse": {"container", "Aborted"}, "cgroup": {k.cgroup, "InvalidArgument"}, "block-io": {"nobody's", "InvalidArgument"},
+	} {
+		pod.Annotations = map[string]string{annotation: want[0]}
 		pod.Metadata.Attempt++
 		_, _, err = k.tryStart(t.Context(), pod, k.containerConfig(pod, "true"))
-		wantCode(t, err, want)
+		wantCode(t, err, want[1])
 	}
 	list, err := k.ListContainers(t.Context(), &runtime.ListContainersRequest{})
 	if err != nil || len(list.Containers) > 0 {
@@ -218,8 +226,80 @@ func TestPluginsRefuse(t *testing.T) {
 	d.kill() // and one that comes after a crash is told again
 	d.start()
 	k = dialCRI(t, d)
-	if got := plug(t, d).take(); !strings.HasPrefix(got[0], "synchronize 3 ") {
+	if got := plug(t, d).take(); !strings.HasPrefix(got[0], "synchronize 4 ") {
 		t.Errorf("after a crash the plugin is told of %q", got)
+	}
+	k.removeAll(t, d)
+}
+
+// TestPluginMovesContainer: a container is in the cgroup that a plugin names, with the limits of the class that it names, and both go with it.
+func TestPluginMovesContainer(t *testing.T) {
+	const disk = "/dev/loop0"
+	d, k := startCRIWith(t, func(d *daemon) {
+		d.config += fmt.Sprintf("[cri.nri]\nenabled = true\nsocket = %q\n", filepath.Join(d.dir, "nri.sock"))
+		d.config += fmt.Sprintf("[cri.nri.block_io.slow]\n[[cri.nri.block_io.slow.device]]\npath = %q\nread_bps = 1048576\n", disk)
+	})
+	k.pull(t)
+	plug(t, d)
+	pod := k.podConfig(name(t))
+	pod.Annotations = map[string]string{"cgroup": k.cgroup + "/moved"}
+	throttled := "/sys/fs/cgroup/blkio" + k.cgroup + "/moved/blkio.throttle.read_bps_device"
+	_, errDisk := os.Stat(disk)
+	_, errV1 := os.Stat("/sys/fs/cgroup/blkio/blkio.throttle.read_bps_device")
+	limited := errDisk == nil && errV1 == nil
+	if limited {
+		pod.Annotations["block-io"] = "slow"
+	} else {
+		t.Logf("limits of a disk are not tried: %v", errors.Join(errDisk, errV1))
+	}
+	_, id := k.start(t, pod, k.containerConfig(pod, "cat /proc/self/cgroup; exec sleep 1000"))
+	eventually(t, "the container says where it is", func() bool { return strings.Contains(k.log(t, id), k.cgroup+"/moved\n") })
+	if limited && readFile(t, throttled) != "7:0 1048576\n" {
+		t.Errorf("the disk is limited to %q", readFile(t, throttled))
+	}
+	k.removeAll(t, d)
+}
+
+// TestPluginChangesWhatGoes: a plugin may want to change containers that are being removed, as it is told of one; it is in nobody's way then.
+func TestPluginChangesWhatGoes(t *testing.T) {
+	d, k := startNRI(t)
+	k.pull(t)
+	p := plug(t, d)
+	pod := k.podConfig(name(t))
+	podID, _ := k.start(t, pod, k.containerConfig(pod, "exec sleep 1000"))
+	var ids []string
+	for n := range 8 {
+		c := k.containerConfig(pod, "true")
+		c.Metadata.Name = fmt.Sprintf("c%d", n)
+		made, err := k.CreateContainer(t.Context(), &runtime.CreateContainerRequest{PodSandboxId: podID, Config: c, SandboxConfig: pod})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, made.ContainerId)
+	}
+	p.removing = func(*api.Container) {
+		for _, id := range ids {
+			u := &api.ContainerUpdate{IgnoreFailure: true}
+			u.SetContainerId(id)
+			u.SetLinuxCPUShares(700)
+			if _, err := p.UpdateContainers([]*api.ContainerUpdate{u}); err != nil {
+				t.Errorf("cannot say what is to be changed: %v", err)
+			}
+		}
+	}
+	p.take()
+	var group errgroup.Group
+	for _, id := range ids {
+		group.Go(func() error {
+			_, err := k.RemoveContainer(t.Context(), &runtime.RemoveContainerRequest{ContainerId: id})
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+	if got := p.take(); len(got) != len(ids) {
+		t.Errorf("told of the removal of %d containers was the plugin %d times; it has been cut off", len(ids), len(got))
 	}
 	k.removeAll(t, d)
 }
