@@ -39,7 +39,11 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 	case len(args) == 1 && args[0] == "pause":
 		return pause()
 	case len(args) == 2 && args[0] == "log": // of a container of another shim, which started us as its logger (containerd's runtime v2 README)
-		return stdio.LogCRI(args[1], os.NewFile(3, "stdout"), os.NewFile(4, "stderr"), os.NewFile(5, "ready"), slog.New(slog.NewTextHandler(os.Stderr, nil)))
+		stdout, stderr, ready, err := stdio.LoggerStreams()
+		if err != nil {
+			return err
+		}
+		return stdio.LogCRI(args[1], stdout, stderr, ready, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	}
 	return runContainerd(args, stdin, stdout)
 }

@@ -16,9 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loggerWait is how long a logger program has to say that it is ready.
-const loggerWait = 10 * time.Second
-
 // openLogger starts a logger program as containerd does (its runtime v2 README, "Logging"): descriptors 3 and 4 are the
 // process's output and error, 5 is closed when the program is ready; for binary-v2 it writes a byte there first. It is told
 // CONTAINER_ID and CONTAINER_NAMESPACE.
@@ -143,3 +140,8 @@ func (k *logger) finish() {
 }
 
 func (k *logger) reopen() error { return nil }
+
+// LoggerStreams are what a logger program is to read and to close (LogCRI), the caller's to close.
+func LoggerStreams() (stdout, stderr io.ReadCloser, ready io.Closer, err error) {
+	return os.NewFile(3, "stdout"), os.NewFile(4, "stderr"), os.NewFile(5, "ready"), nil
+}

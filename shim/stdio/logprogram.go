@@ -7,12 +7,16 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 )
+
+// loggerWait is how long a logger program has to say that it is ready.
+const loggerWait = 10 * time.Second
 
 // LogCRI writes what comes out of stdout and stderr to a log file in Kubernetes' format until both have ended: it is the logger program
 // (binary://) of containers whose shims know no such format. ready is closed when it reads. After a rotation the log goes on in a new file, without
 // being told.
-func LogCRI(path string, stdout, stderr, ready *os.File, log *slog.Logger) error {
+func LogCRI(path string, stdout, stderr io.Reader, ready io.Closer, log *slog.Logger) error {
 	l, err := newCRIFile(path, log)
 	if err != nil {
 		return err
@@ -23,7 +27,7 @@ func LogCRI(path string, stdout, stderr, ready *os.File, log *slog.Logger) error
 	}
 	var wait sync.WaitGroup
 	errs := make([]error, 2)
-	for i, f := range []*os.File{stdout, stderr} {
+	for i, f := range []io.Reader{stdout, stderr} {
 		wait.Go(func() { errs[i] = l.follow([]string{"stdout", "stderr"}[i], f) })
 	}
 	wait.Wait()
@@ -31,7 +35,7 @@ func LogCRI(path string, stdout, stderr, ready *os.File, log *slog.Logger) error
 }
 
 // follow writes one stream to its end.
-func (l *criFile) follow(stream string, f *os.File) error {
+func (l *criFile) follow(stream string, f io.Reader) error {
 	buf := make([]byte, maxLine)
 	for {
 		n, err := f.Read(buf)

@@ -83,8 +83,11 @@ func (s *Set) openOutputs(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	if stdout.scheme == "cri" || stderr.scheme == "cri" {
+	switch {
+	case stdout.scheme == "cri" || stderr.scheme == "cri":
 		return s.openCRI(c, stdout, stderr)
+	case stdout.scheme == "binary" || stdout.scheme == "binary-v2":
+		return s.openLogger(ctx, c, stdout)
 	}
 	var oerr, eerr error
 	s.io.Stdout, oerr = s.openOutput(ctx, stdout)
@@ -121,7 +124,7 @@ func (s *Set) openOutput(ctx context.Context, t target) (io.Writer, error) {
 	case t.path == "":
 		return nil, nil
 	case t.scheme != "fifo" && t.scheme != "file":
-		return nil, fmt.Errorf("output to %s programs on Windows: %w", t.scheme, errdefs.ErrNotImplemented)
+		return nil, fmt.Errorf("a %s logger is for standard output, and gets both: %w", t.scheme, errdefs.ErrInvalidArgument)
 	case isPipe(t.path):
 		conn, err := dialPipe(ctx, t.path)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,11 +133,98 @@ func TestRefusedStreams(t *testing.T) {
 		{Streams{Stdout: `\\.\pipe\slipway-nobody-there`}, errdefs.ErrNotFound},
 		{Streams{Stdin: `C:\windows\win.ini`}, errdefs.ErrInvalidArgument},
 		{Streams{Stdout: `relative`}, errdefs.ErrInvalidArgument},
-		{Streams{Stdout: `binary:///C:/logger.exe`, Stderr: `binary:///C:/logger.exe`}, errdefs.ErrNotImplemented},
+		{Streams{Stderr: `binary:///C:/logger.exe`}, errdefs.ErrInvalidArgument},
 	} {
 		if s, err := Open(t.Context(), windowsConfig(t, c.s)); !errors.Is(err, c.kind) {
 			t.Errorf("Open(%+v) = %v, %v, want %v", c.s, s, err, c.kind)
 		}
+	}
+}
+
+// TestMain lets this test be a logger program, by the role in its arguments.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "log" {
+		if err := logTo(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// logTo writes a log of the name; as "dies" it dies with the first that it reads, and as "never" before it is ready.
+func logTo(name string) error {
+	if name == "never" {
+		return errors.New("not ready")
+	}
+	stdout, stderr, ready, err := LoggerStreams()
+	if err != nil {
+		return err
+	}
+	if name == "dies" {
+		ready.Close()
+		_, err := stdout.Read(make([]byte, 1))
+		return err
+	}
+	if id := os.Getenv("CONTAINER_NAMESPACE") + "/" + os.Getenv("CONTAINER_ID"); id != "ns/c" {
+		return fmt.Errorf("the container is %s", id)
+	}
+	return LogCRI(name, stdout, stderr, ready, slog.Default())
+}
+
+func loggerURI(t *testing.T, scheme, name string) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return scheme + ":///" + filepath.ToSlash(self) + "?log=" + url.QueryEscape(name)
+}
+
+func TestLoggerProgram(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	uri := loggerURI(t, "binary", log)
+	line := strings.Repeat("x", 1023) + "\n"
+	for range 2 { // the second goes on in the same file, as that of a new shim does
+		s, err := Open(t.Context(), windowsConfig(t, Streams{Stdout: uri, Stderr: uri}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 200 { // more than pipes hold
+			fmt.Fprint(s.IO().Stdout, line)
+		}
+		fmt.Fprintln(s.IO().Stderr, "last")
+		ended := s.sinks[0].(*logger).ended
+		s.Finish()
+		<-ended
+	}
+	text, err := os.ReadFile(log)
+	if err != nil || strings.Count(string(text), "stdout F xxx") != 400 || strings.Count(string(text), "stderr F last") != 2 {
+		t.Errorf("the log has %d bytes and %d lines, %v", len(text), strings.Count(string(text), "\n"), err)
+	}
+}
+
+func TestLoggerProgramDies(t *testing.T) {
+	s, err := Open(t.Context(), windowsConfig(t, Streams{Stdout: loggerURI(t, "binary", "dies")}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Finish()
+	fmt.Fprint(s.IO().Stdout, "x")
+	<-s.sinks[0].(*logger).ended
+	for range 3 {
+		if n, err := s.IO().Stdout.Write(make([]byte, 100_000)); n != 100_000 || err != nil {
+			t.Fatalf("Write = %d, %v", n, err)
+		}
+	}
+	for _, uri := range []string{loggerURI(t, "binary", "never"), loggerURI(t, "binary-v2", "dies")} {
+		if _, err := Open(t.Context(), windowsConfig(t, Streams{Stdout: uri})); !errors.Is(err, errdefs.ErrUnavailable) {
+			t.Errorf("a logger that is never ready: %v", err)
+		}
+	}
+	if _, err := Open(t.Context(), windowsConfig(t, Streams{Stdout: "binary:///C:/no/such/logger.exe"})); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a logger that is not there: %v", err)
 	}
 }
 
