@@ -60,29 +60,50 @@ func WindowsUser(p *Pod, c *PodContainer, image string) string {
 // HostProcess tells whether containers of the pod are processes of the host.
 func (p *Pod) HostProcess() bool { return p.Security.Windows != nil && p.Security.Windows.HostProcess }
 
-// command is the image's unless the container has its own. An image whose arguments are escaped means them as one line (image-spec config.md,
-// ArgsEscaped), which holds only as long as its own entry point runs.
+// command is the image's unless the container has its own. What an image says whose arguments are escaped is part of a command line as it is (image-spec
+// config.md, ArgsEscaped), and arguments of the container's own are quoted behind it.
 func (d *WindowsPodDocument) command(s *specs.Spec) error {
-	entry, args := d.Container.Command, d.Container.Args
-	//lint:ignore SA1019 Windows images still set it
-	escaped := d.Image.ArgsEscaped && len(entry) == 0 && (len(args) == 0 || len(d.Image.Entrypoint) > 0)
-	if len(entry) == 0 {
-		if len(args) == 0 {
-			args = d.Image.Cmd
-		}
-		entry = d.Image.Entrypoint
+	s.Process.Cwd = cmp.Or(d.Container.WorkingDir, d.Image.WorkingDir, s.Process.Cwd)
+	of, own := slices.Concat(d.Image.Entrypoint, d.Image.Cmd), []string(nil)
+	switch c := d.Container; {
+	case len(c.Command) > 0:
+		of, own = nil, slices.Concat(c.Command, c.Args)
+	case len(c.Args) > 0:
+		of, own = d.Image.Entrypoint, c.Args
 	}
-	line := append(slices.Clone(entry), args...)
-	if len(line) == 0 {
+	//lint:ignore SA1019 Windows images still set it
+	if escaped := d.Image.ArgsEscaped; escaped && len(of) > 0 {
+		s.Process.CommandLine = strings.Join(of, " ")
+		for _, arg := range own {
+			s.Process.CommandLine += " " + quoteWindows(arg)
+		}
+		return nil
+	}
+	if s.Process.Args = slices.Concat(of, own); len(s.Process.Args) == 0 {
 		return fmt.Errorf("it has no command, and its image %s names none", d.ImageName)
 	}
-	if escaped {
-		s.Process.CommandLine = strings.Join(line, " ")
-	} else {
-		s.Process.Args = line
-	}
-	s.Process.Cwd = cmp.Or(d.Container.WorkingDir, d.Image.WorkingDir, s.Process.Cwd)
 	return nil
+}
+
+// quoteWindows makes one argument for programs that split their command line as C's start-up code does: of backslashes those before a quotation
+// mark are doubled.
+func quoteWindows(arg string) string {
+	if arg != "" && !strings.ContainsAny(arg, " \t\n\v\"") {
+		return arg
+	}
+	var b strings.Builder
+	slashes := 0
+	for _, c := range []byte(arg) {
+		if c == '"' {
+			b.WriteString(strings.Repeat(`\`, slashes+1))
+		}
+		slashes++
+		if c != '\\' {
+			slashes = 0
+		}
+		b.WriteByte(c)
+	}
+	return `"` + b.String() + strings.Repeat(`\`, slashes) + `"`
 }
 
 func (d *WindowsPodDocument) environment(s *specs.Spec) error {
