@@ -119,6 +119,14 @@ func (e *Engine) DeleteContainer(ctx context.Context, ns, id string) error {
 		// A shim that does not answer must not make the record undeletable, nor be forgotten silently.
 		e.log.Warn("cannot ask for the task of a container that is being deleted", "namespace", ns, "container", id, "err", err)
 	}
+	switch c, err := e.GetContainer(ctx, ns, id); {
+	case err == nil:
+		if err := e.leave(ctx, c.Labels); err != nil {
+			return fmt.Errorf("cannot give back what container %s has: %w", id, err)
+		}
+	case !errdefs.IsNotFound(err): // the deletion says that
+		return err
+	}
 	if err := e.db.Update(ctx, func(tx *metadata.Tx) error { return tx.Containers(ns).Delete(id) }); err != nil {
 		return err
 	}

@@ -76,6 +76,9 @@ type Parts struct {
 	// EventField answers a field of an event's payload for filters such as event.container_id==x; nil when there is no such
 	// thing as a field. Payloads are protobuf, so package api/containerd supplies it.
 	EventField func(p Payload, path []string) (string, bool)
+	// Leave gives back what a container has outside of the daemon, such as an address that its client asked for, by the container's labels. It is called
+	// before the record goes, and again after a failure or a crash; nil: containers have nothing there.
+	Leave func(ctx context.Context, labels map[string]string) error
 }
 
 // Scope says on whose behalf a verb runs: the namespace it sees, and the lease (empty for none) that holds what it makes.
@@ -114,6 +117,8 @@ type Engine struct {
 
 	uuidMu sync.Mutex // introspect.go
 
+	leave func(ctx context.Context, labels map[string]string) error // task_remove.go
+
 	recordedMu sync.Mutex      // lazy_record.go
 	recorded   map[string]bool // layers whose use is being noted: whether the background waits for that
 	starts     startCounts     // metrics.go
@@ -150,6 +155,9 @@ func New(p Parts) (*Engine, error) {
 	}
 	if e.registry = p.Registry; e.registry == nil {
 		e.registry = registry.New(registry.Config{})
+	}
+	if e.leave = p.Leave; e.leave == nil {
+		e.leave = func(context.Context, map[string]string) error { return nil }
 	}
 	e.life, e.stop = context.WithCancel(context.Background())
 	e.trash = newTrash(e)

@@ -95,6 +95,9 @@ func (e *Engine) RemoveContainer(ctx context.Context, ns string, c metadata.Cont
 	if _, err := e.tasks.Delete(ctx, ns, c.ID, ""); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("cannot delete the task: %w", err)
 	}
+	if err := e.leave(ctx, c.Labels); err != nil {
+		return fmt.Errorf("cannot give back what it has: %w", err)
+	}
 	var snapshot *metadata.Snapshot
 	err = e.db.Update(ctx, func(tx *metadata.Tx) error {
 		snapshot = nil

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -53,6 +54,44 @@ func TestCreateTask(t *testing.T) {
 	}
 	if err := b.DeleteContainer(t.Context(), benchNS, "c"); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("delete of a container with a task: %v, want FailedPrecondition", err)
+	}
+}
+
+// TestLeave: what a container has elsewhere is given back before its record goes, by whichever verb, and the record stays when it cannot be.
+func TestLeave(t *testing.T) {
+	b := newBench(t)
+	broken := errors.New("broken")
+	var failing error
+	var left []string
+	b.leave = func(_ context.Context, labels map[string]string) error {
+		left = append(left, labels["address"])
+		return failing
+	}
+	for name, remove := range map[string]func(id string) error{
+		"DeleteContainer": func(id string) error { return b.DeleteContainer(t.Context(), benchNS, id) },
+		"RemoveContainer": func(id string) error {
+			c, err := b.GetContainer(t.Context(), benchNS, id)
+			if err != nil {
+				return err
+			}
+			return b.RemoveContainer(t.Context(), benchNS, c)
+		},
+	} {
+		b.container(t, name, map[string]string{"address": name})
+		failing, left = broken, nil
+		if err := remove(name); !errors.Is(err, broken) {
+			t.Errorf("%s: %v, want %v", name, err, broken)
+		}
+		failing = nil
+		if err := remove(name); err != nil {
+			t.Errorf("%s again: %v", name, err)
+		}
+		if want := []string{name, name}; !reflect.DeepEqual(left, want) {
+			t.Errorf("%s gave back %q, want %q", name, left, want)
+		}
+		if _, err := b.GetContainer(t.Context(), benchNS, name); !errdefs.IsNotFound(err) {
+			t.Errorf("%s: the record is there: %v", name, err)
+		}
 	}
 }
 

@@ -246,9 +246,6 @@ func remove(ctx context.Context, c *client.Client, id string, force bool) error 
 	if err := ct.Remove(ctx); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	if err := leave(ctx, ct.Labels); err != nil {
-		return err
-	}
 	if path := ct.Labels[client.LabelLog]; path != "" {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("cannot remove its log: %w", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
 
@@ -22,12 +21,6 @@ const networkUsage = "none or nat (a network of the host, whose address the cont
 // hnsNetwork is the choice of --network that this command line makes itself.
 const hnsNetwork = "nat"
 
-// natNetwork is made when the first container wants it, and stays.
-var natNetwork = hns.Network{Name: "slipway-nat", Kind: hns.NAT, Subnet: netip.MustParsePrefix("172.31.224.0/20"), Gateway: netip.MustParseAddr("172.31.224.1")}
-
-// labelNamespace is the GUID of the network namespace that is a container's own, and the name of its endpoint.
-const labelNamespace = "slipway.io/hns-namespace"
-
 type networkFlags struct {
 	network string
 	publish []string
@@ -37,8 +30,8 @@ func addNetworkFlags(f *pflag.FlagSet, r *runFlags) {
 	f.StringArrayVarP(&r.publish, "publish", "p", nil, "[IP:]PORT:CONTAINERPORT[/udp] of the host that leads into the container; with --network nat")
 }
 
-// join makes a namespace with an endpoint on the nat network and notes it in the labels, so that whoever removes the container can give it back:
-// leave. After an error nothing is left.
+// join makes a namespace with an endpoint on the nat network, which is made when the first container wants it and stays. It notes both in the labels, so that the daemon gives
+// them back when the container is removed. After an error nothing is left.
 func (r runFlags) join(ctx context.Context, labels map[string]string) ([]spec.Opt, error) {
 	if r.network != hnsNetwork {
 		if len(r.publish) > 0 {
@@ -46,31 +39,28 @@ func (r runFlags) join(ctx context.Context, labels map[string]string) ([]spec.Op
 		}
 		return nil, nil
 	}
-	if r.detach && r.rm {
-		return nil, errors.New("--network nat with --detach and --rm would never give its address back: leave --rm out, and use slipway rm")
-	}
 	ports, err := parsePorts(r.publish)
 	if err != nil {
 		return nil, err
 	}
-	service, err := hns.Open(natNetwork.Name)
+	service, err := hns.Open(hns.Default.Name)
 	if err != nil {
 		return nil, err
 	}
-	if err := service.Ensure(ctx, natNetwork); err != nil {
+	if err := service.Ensure(ctx, hns.Default); err != nil {
 		return nil, err
 	}
 	id, err := guid.NewV4()
 	if err != nil {
 		return nil, err
 	}
-	labels[labelNamespace] = id.String()
+	labels[hns.LabelNamespace] = id.String()
 	err = service.NewNamespace(ctx, id.String())
 	if err == nil {
 		_, err = service.Attach(ctx, network.Pod{ID: id.String(), NetNS: id.String(), Ports: ports})
 	}
 	if err != nil {
-		return nil, errors.Join(err, leave(context.WithoutCancel(ctx), labels))
+		return nil, errors.Join(err, hns.Release(context.WithoutCancel(ctx), labels))
 	}
 	return []spec.Opt{func(s *specs.Spec) error {
 		if s.Windows == nil {
@@ -81,18 +71,8 @@ func (r runFlags) join(ctx context.Context, labels map[string]string) ([]spec.Op
 	}}, nil
 }
 
-// leave undoes join for a container with these labels; nil for one that joined nothing.
-func leave(ctx context.Context, labels map[string]string) error {
-	id := labels[labelNamespace]
-	if id == "" {
-		return nil
-	}
-	service, err := hns.Open(natNetwork.Name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(service.Detach(ctx, network.Pod{ID: id}), service.RemoveNamespace(ctx, id))
-}
+// leave undoes join for labels of which no container was made.
+func leave(ctx context.Context, labels map[string]string) error { return hns.Release(ctx, labels) }
 
 // parsePorts reads what --publish was given.
 func parsePorts(all []string) ([]network.Port, error) {

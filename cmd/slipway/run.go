@@ -157,7 +157,7 @@ func (a *app) startContainer(ctx context.Context, c *client.Client, ct *client.C
 		a.explainEnd(cleanup, ct, task)
 	}
 	if r.rm {
-		if err := errors.Join(ct.Remove(cleanup), leave(cleanup, ct.Labels)); err != nil {
+		if err := ct.Remove(cleanup); err != nil {
 			return err
 		}
 	}

@@ -137,7 +137,7 @@ func wire(c config, log *slog.Logger) (_ *daemon, err error) {
 		}),
 		Indexes: indexes, Lazy: lazyOptions(c), Profiles: profiles,
 		Root: c.Root, State: c.State, Log: log, EventField: containerd.EventField,
-		GCDelay: c.GC.Delay.Duration, GCInterval: c.GC.Interval.Duration,
+		GCDelay: c.GC.Delay.Duration, GCInterval: c.GC.Interval.Duration, Leave: leaveNetworks,
 	})
 	if err != nil {
 		return nil, err

@@ -1,35 +1,34 @@
 package e2ewine
 
 import (
-	"context"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/slipwayd/slipway/testsuite/registry"
 )
 
+// ctr runs containerd's own command line; the test is skipped where there is none beside the programs.
+func (d *daemon) ctr(args ...string) string {
+	d.Helper()
+	program := binary(d, "ctr")
+	if _, err := os.Stat(program); err != nil {
+		d.Skip("there is no ctr.exe beside the programs")
+	}
+	out, errs, code := d.program(program, "", append([]string{"--address", d.address}, args...)...)
+	if code != 0 {
+		d.Fatalf("ctr %s: exit code %d: %s%s", strings.Join(args, " "), code, out, errs)
+	}
+	return out + errs
+}
+
 // TestCtr: containerd's own command line works with slipwayd.exe.
 func TestCtr(t *testing.T) {
-	program := binary(t, "ctr")
-	if _, err := os.Stat(program); err != nil {
-		t.Skip("there is no ctr.exe beside the programs")
-	}
 	d := newDaemon(t)
 	r := registry.Start(t)
 	r.Push("windows/test:1", hello())
 	image := r.Host() + "/windows/test:1"
-	ctr := func(args ...string) string {
-		t.Helper()
-		ctx, cancel := context.WithTimeout(d.ctx, patience)
-		defer cancel()
-		out, err := exec.CommandContext(ctx, program, append([]string{"--address", d.address}, args...)...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("ctr %s: %v: %s", strings.Join(args, " "), err, out)
-		}
-		return string(out)
-	}
+	ctr := d.ctr
 	ctr("images", "pull", "--plain-http", image)
 	if out := ctr("images", "list", "-q"); !strings.Contains(out, image) {
 		t.Errorf("images list = %q", out)

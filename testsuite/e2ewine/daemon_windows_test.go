@@ -14,6 +14,7 @@ import (
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/windows"
 
 	"github.com/slipwayd/slipway/client"
 	"github.com/slipwayd/slipway/internal/ipc"
@@ -43,12 +44,19 @@ type daemon struct {
 	ctx         context.Context
 	root, state string
 	address     string
+	conf        string // text of the configuration
 	cmd         *exec.Cmd
 	log         *os.File
 	*client.Client
 }
 
 func newDaemon(t testing.TB) *daemon {
+	t.Helper()
+	return newDaemonWith(t, "")
+}
+
+// newDaemonWith is newDaemon with a configuration.
+func newDaemonWith(t testing.TB, conf string) *daemon {
 	t.Helper()
 	binary(t, "slipwayd")
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
@@ -58,7 +66,7 @@ func newDaemon(t testing.TB) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{TB: t, ctx: ctx, root: filepath.Join(dir, "root"), state: filepath.Join(dir, "state"), address: `\\.\pipe\slipway-e2e-` + rand.Text(), log: log}
+	d := &daemon{TB: t, ctx: ctx, root: filepath.Join(dir, "root"), state: filepath.Join(dir, "state"), address: `\\.\pipe\slipway-e2e-` + rand.Text(), conf: conf, log: log}
 	t.Cleanup(func() {
 		log.Close()
 		if text, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
@@ -90,10 +98,10 @@ func (d *daemon) start() {
 	})
 }
 
-// config is a file that has nothing to say, so that none of the machine's is read.
+// config is a file, so that none of the machine's is read.
 func (d *daemon) config() string {
 	path := filepath.Join(filepath.Dir(d.root), "config.toml")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(d.conf), 0o600); err != nil {
 		d.Fatal(err)
 	}
 	return path
@@ -194,17 +202,28 @@ func hello() ociimage.Image { return winimage.Image(osVersion, "cmd", "/c", "typ
 // cli runs slipway.exe.
 func (d *daemon) cli(stdin string, args ...string) (stdout, stderr string, code int) {
 	d.Helper()
+	return d.program(binary(d, "slipway"), stdin, append([]string{"--address", d.address}, args...)...)
+}
+
+// program runs any program. One that wine fails to start, by an error that Windows has none like (seen under load), is started again.
+func (d *daemon) program(path, stdin string, args ...string) (stdout, stderr string, code int) {
+	d.Helper()
 	ctx, cancel := context.WithTimeout(d.ctx, patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary(d, "slipway"), append([]string{"--address", d.address}, args...)...)
-	var out, errs bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		d.Fatalf("slipway %s: %v", strings.Join(args, " "), err)
+	for {
+		cmd := exec.CommandContext(ctx, path, args...)
+		var out, errs bytes.Buffer
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
+		err := cmd.Run()
+		var exit *exec.ExitError
+		switch {
+		case cmd.Process == nil && errors.Is(err, windows.ERROR_INTERNAL_ERROR) && ctx.Err() == nil:
+			continue
+		case err != nil && !errors.As(err, &exit):
+			d.Fatalf("%s %s: %v", filepath.Base(path), strings.Join(args, " "), err)
+		}
+		return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 	}
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
 // must is cli for what has to work.

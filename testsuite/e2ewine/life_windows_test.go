@@ -1,6 +1,7 @@
 package e2ewine
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -94,7 +95,15 @@ func TestNetwork(t *testing.T) {
 	if out := d.must("run", "--rm", "--network", "nat", img.Image.Name); !strings.Contains(out, "hello") {
 		t.Errorf("run = %q", out)
 	}
-	d.must("rm", "-f", "web")
+	d.must("run", "-d", "--rm", "--name", "short", "--network", "nat", img.Image.Name)
+	d.eventually("a detached container with --rm is left", func() error {
+		if out := d.must("ps", "-a"); strings.Contains(out, "short") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	d.ctr("tasks", "rm", "--force", "web")
+	d.ctr("containers", "rm", "web") // by a client that knows nothing of networks
 	if _, err := hcn.GetNamespaceByID(namespace); !hcn.IsNotFoundError(err) {
 		t.Errorf("the namespace is left: %v", err)
 	}

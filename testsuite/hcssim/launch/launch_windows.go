@@ -154,7 +154,11 @@ func start(application, command, dir string, env []uint16, std [3]windows.Handle
 	si.Cb = uint32(unsafe.Sizeof(si))
 	var pi windows.ProcessInformation
 	const flags = windows.CREATE_UNICODE_ENVIRONMENT | windows.CREATE_NO_WINDOW | windows.CREATE_SUSPENDED | windows.CREATE_NEW_PROCESS_GROUP
-	if err := windows.CreateProcess(app, line, nil, nil, true, flags, &env[0], cwd, &si, &pi); err != nil {
+	err = windows.CreateProcess(app, line, nil, nil, true, flags, &env[0], cwd, &si, &pi)
+	for tries := 0; err == windows.ERROR_INTERNAL_ERROR && tries < 20; tries++ { // wine's, under load; Windows has none like it
+		err = windows.CreateProcess(app, line, nil, nil, true, flags, &env[0], cwd, &si, &pi)
+	}
+	if err != nil {
 		var no syscall.Errno
 		if errors.As(err, &no) {
 			return nil, hresult.New(hresult.Code(0x80070000|uint32(no)&0xffff), "CreateProcess failed: %s", no.Error())
