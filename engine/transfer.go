@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipwayd/slipway/image"
+	"github.com/slipwayd/slipway/image/reference"
 	"github.com/slipwayd/slipway/image/registry"
 	"github.com/slipwayd/slipway/metadata"
 )
@@ -64,7 +65,7 @@ func (e *Engine) Pull(ctx context.Context, sc Scope, o PullOptions) (_ []metadat
 	defer func() { closing() }()
 	pull := image.PullOptions{
 		Ref: o.Ref, Registry: e.registry, Remote: o.Remote, Store: e.imageStore(sc),
-		Platforms: o.Platforms, AllPlatforms: o.AllPlatforms, Progress: o.Progress,
+		Platforms: o.Platforms, AllPlatforms: o.AllPlatforms, Progress: o.Progress, New: e.isNew(ctx, sc.Namespace, o.Ref),
 	}
 	rest := o.Unpacks
 	if len(rest) > 0 {
@@ -98,6 +99,15 @@ func (e *Engine) Pull(ctx context.Context, sc Scope, o PullOptions) (_ []metadat
 		return nil, err
 	}
 	return e.recordImages(ctx, sc, records)
+}
+
+// isNew says that a namespace has no image of that name.
+func (e *Engine) isNew(ctx context.Context, namespace, ref string) bool {
+	r, err := reference.Parse(ref)
+	if err == nil {
+		_, err = e.GetImage(ctx, namespace, r.String())
+	}
+	return errdefs.IsNotFound(err)
 }
 
 // unpackFirst orders platforms so that the one to unpack leads, which is how image.Pull is told.

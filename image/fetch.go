@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipwayd/slipway/content"
@@ -27,6 +28,9 @@ type fetcher struct {
 	limits Limits
 	pace   func(ctx context.Context, n int) error                      // before each read, with the bytes of the last one; may be nil
 	near   func(ctx context.Context, off int64) (io.ReadCloser, error) // as FillOptions say
+
+	sent    []byte // the manifest that came with its name
+	sentFor digest.Digest
 }
 
 // sourceLabels say where a blob came from, for pushes that may mount it.
@@ -89,9 +93,11 @@ func (f *fetcher) bytes(ctx context.Context, d ocispec.Descriptor, limit int64, 
 		return data, nil
 	}
 	p.Enter(Downloading)
-	data, err := f.download(ctx, d)
-	if err != nil {
-		return nil, err
+	data := f.sent
+	if d.Digest != f.sentFor || data == nil {
+		if data, err = f.download(ctx, d); err != nil {
+			return nil, err
+		}
 	}
 	l, err := labels(data)
 	if err != nil {

@@ -36,6 +36,7 @@ func Pull(ctx context.Context, o PullOptions) (Result, error) {
 		name:     ref.String(),
 		all:      o.AllPlatforms,
 		wanted:   o.Platforms,
+		isNew:    o.New,
 		seen:     map[digest.Digest]bool{},
 		chosen:   map[digest.Digest]int{},
 	}
@@ -62,6 +63,7 @@ type puller struct {
 	name     string
 	all      bool
 	wanted   []ocispec.Platform
+	isNew    bool
 
 	seen     map[digest.Digest]bool // documents followed so far
 	chosen   map[digest.Digest]int  // index in images
@@ -80,7 +82,7 @@ type found struct {
 func (p *puller) pull(ctx context.Context) (Result, error) {
 	top := p.report.Part(p.name, "", ocispec.Descriptor{})
 	top.Enter(Resolving)
-	target, err := p.remote.Resolve(ctx)
+	target, err := p.resolve(ctx)
 	if err != nil {
 		return Result{}, err
 	}
@@ -108,6 +110,16 @@ func (p *puller) pull(ctx context.Context) (Result, error) {
 	}
 	top.Enter(Done)
 	return result, nil
+}
+
+// resolve finds what the name stands for; of a new one the manifest comes with it.
+func (p *puller) resolve(ctx context.Context) (target ocispec.Descriptor, err error) {
+	if !p.isNew {
+		return p.remote.Resolve(ctx)
+	}
+	target, data, err := p.remote.ResolveAndFetch(ctx)
+	p.sent, p.sentFor = data, target.Digest
+	return target, err
 }
 
 // fetchRest fetches the blobs of all images that were chosen; those that were unpacked are here by now.

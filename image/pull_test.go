@@ -123,6 +123,31 @@ func TestPull(t *testing.T) {
 	}
 }
 
+// TestPullNew asks for what is not here without asking first what it is, by tag and by digest.
+func TestPullNew(t *testing.T) {
+	r := double.Start(t)
+	built := pushThree(r, ociimage.OCI)
+	for _, name := range []string{"app:v1", "app@" + built.Root.Digest.String()} {
+		r.Forget()
+		o, store, _ := options(r, name)
+		o.New = true
+		res, err := Pull(context.Background(), o)
+		if err != nil || res.Target.Digest != built.Root.Digest || res.Target.Size != built.Root.Size || res.Target.MediaType != built.Root.MediaType {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		checkLabels(t, store, r, built, res)
+		if head, get := r.Count(double.Match{Method: "HEAD"}), r.Count(double.Match{Path: "/manifests/"}); head != 0 || get != 1 {
+			t.Errorf("%s: %d HEADs, %d requests for manifests: %v", name, head, get, r.Requests())
+		}
+	}
+	o, _, _ := options(r, "app@"+built.Root.Digest.String())
+	o.New = true
+	r.Fault(double.Match{Path: "/manifests/"}, double.Replace([]byte("{}")))
+	if _, err := Pull(context.Background(), o); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("pulled another manifest than its digest's: %v", err)
+	}
+}
+
 func checkLabels(t *testing.T, store *fakeStore, r *double.Registry, built *ociimage.Built, res Result) {
 	t.Helper()
 	manifest, err := store.Labels(context.Background(), res.Manifest.Digest)
@@ -277,45 +302,48 @@ func TestPullFaults(t *testing.T) {
 		"wrong media type":             {"/manifests/", 0, double.SetHeader("Content-Type", "text/html"), errdefs.IsInvalidArgument},
 		"endless manifest":             {"/manifests/", 0, double.Endless(), nil2(nil)},
 	} {
-		t.Run(name, func(t *testing.T) {
-			r := double.Start(t)
-			built := pushThree(r, ociimage.OCI)
-			m := double.Match{Path: c.path, Times: c.times}
-			if c.path == "big" {
-				m = double.Match{Digest: built.Layers[1].Digest, Times: c.times}
-			}
-			if name == "cut, then no ranges" {
-				m.Times = 0
-				r.Fault(m, double.Then(c.do, double.IgnoreRange()))
-			} else {
-				if name == "endless manifest" {
-					m.Method = "GET" // HEAD has no body to be endless
+		for _, isNew := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s new=%v", name, isNew), func(t *testing.T) {
+				r := double.Start(t)
+				built := pushThree(r, ociimage.OCI)
+				m := double.Match{Path: c.path, Times: c.times}
+				if c.path == "big" {
+					m = double.Match{Digest: built.Layers[1].Digest, Times: c.times}
 				}
-				r.Fault(m, c.do)
-			}
-			o, store, layers := options(r, "app:v1")
-			_, err := Pull(context.Background(), o)
-			if c.kind == nil && err != nil || c.kind != nil && (err == nil || !c.kind(err)) {
-				t.Errorf("error: %v", err)
-			}
-			if layers.staged != 0 || err != nil && len(layers.committed) == 3 {
-				t.Errorf("%d staged, %d committed", layers.staged, len(layers.committed))
-			}
-			if _, infoErr := store.Info(context.Background(), built.Layers[1].Digest); infoErr == nil {
-				if err := store.Verify(context.Background(), built.Layers[1].Digest); err != nil {
-					t.Error(err)
+				if name == "cut, then no ranges" {
+					m.Times = 0
+					r.Fault(m, double.Then(c.do, double.IgnoreRange()))
+				} else {
+					if name == "endless manifest" {
+						m.Method = "GET" // HEAD has no body to be endless
+					}
+					r.Fault(m, c.do)
 				}
-			}
-			if err == nil {
-				return
-			}
-			t.Logf("%v", err)
-			// Once the registry is well, so is a repeated pull.
-			r.Heal()
-			if _, err := Pull(context.Background(), o); err != nil {
-				t.Errorf("after healing: %v", err)
-			}
-		})
+				o, store, layers := options(r, "app:v1")
+				o.New = isNew
+				_, err := Pull(context.Background(), o)
+				if c.kind == nil && err != nil || c.kind != nil && (err == nil || !c.kind(err)) {
+					t.Errorf("error: %v", err)
+				}
+				if layers.staged != 0 || err != nil && len(layers.committed) == 3 {
+					t.Errorf("%d staged, %d committed", layers.staged, len(layers.committed))
+				}
+				if _, infoErr := store.Info(context.Background(), built.Layers[1].Digest); infoErr == nil {
+					if err := store.Verify(context.Background(), built.Layers[1].Digest); err != nil {
+						t.Error(err)
+					}
+				}
+				if err == nil {
+					return
+				}
+				t.Logf("%v", err)
+				// Once the registry is well, so is a repeated pull.
+				r.Heal()
+				if _, err := Pull(context.Background(), o); err != nil {
+					t.Errorf("after healing: %v", err)
+				}
+			})
+		}
 	}
 }
 

@@ -18,8 +18,11 @@ type PullOptions struct {
 	// Platforms to fetch; empty for the host's. The first is unpacked when Layers is given.
 	Platforms    []ocispec.Platform
 	AllPlatforms bool // fetch every platform; Platforms then only says which to unpack
-	Progress     ProgressFunc
-	Limits       Limits
+	// New says that nothing of that name is here, so that its manifest is fetched at once, a round trip earlier. Otherwise the registry
+	// is first asked whether it has changed, which counts as no pull.
+	New      bool
+	Progress ProgressFunc
+	Limits   Limits
 }
 
 // PushOptions says what to push and where to.

@@ -105,7 +105,7 @@ func (r *Remote) referrersPage(ctx context.Context, e *endpoint, path string, qu
 		return nil, nil, err
 	}
 	defer resp.Body.Close()
-	if mediaType(resp) != ocispec.MediaTypeImageIndex {
+	if mediaType(resp.Header) != ocispec.MediaTypeImageIndex {
 		return nil, nil, errNoIndex
 	}
 	data, err := readDocument(resp.Body, path)

@@ -126,20 +126,34 @@ func expect(c doer, req *http.Request, want []int) (*http.Response, error) {
 // Resolve finds the descriptor of the remote's name: the manifest that its digest names, or that its tag names now.
 // NotFound when there is none.
 func (r *Remote) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
+	desc, _, err := r.resolve(ctx, func(ctx context.Context, e *endpoint) (ocispec.Descriptor, []byte, error) {
+		desc, err := r.head(ctx, e, r.ref.Object())
+		return desc, nil, err
+	})
+	return desc, err
+}
+
+// ResolveAndFetch is Resolve that answers the manifest as well, at most 4 MiB, by one request instead of two. It is for names of which
+// nothing is here, as registries count it as a pull.
+func (r *Remote) ResolveAndFetch(ctx context.Context) (ocispec.Descriptor, []byte, error) {
+	return r.resolve(ctx, func(ctx context.Context, e *endpoint) (ocispec.Descriptor, []byte, error) {
+		return r.get(ctx, e, r.ref.Object())
+	})
+}
+
+func (r *Remote) resolve(ctx context.Context, ask func(context.Context, *endpoint) (ocispec.Descriptor, []byte, error)) (desc ocispec.Descriptor, data []byte, err error) {
 	capability := hosts.Pull | hosts.Resolve
 	if r.ref.Digest != "" {
 		capability = hosts.Pull
 	}
-	var desc ocispec.Descriptor
-	err := r.each(ctx, capability, 0, min(2, r.config.Retries), func(e *endpoint) error {
-		d, err := r.head(ctx, e, r.ref.Object())
-		desc = d
+	err = r.each(ctx, capability, 0, min(2, r.config.Retries), func(e *endpoint) (err error) {
+		desc, data, err = ask(ctx, e)
 		return err
 	})
 	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("cannot resolve %s: %w", r.ref, err)
+		return ocispec.Descriptor{}, nil, fmt.Errorf("cannot resolve %s: %w", r.ref, err)
 	}
-	return desc, nil
+	return desc, data, nil
 }
 
 // maxManifest bounds a manifest whose size nobody has told us, in bytes (distribution-spec, "Pushing Manifests").
@@ -156,46 +170,59 @@ func (r *Remote) head(ctx context.Context, e *endpoint, object string) (ocispec.
 	resp, err := e.do(req, http.StatusOK)
 	var status *statusError
 	if errors.As(err, &status) && (status.status == http.StatusMethodNotAllowed || status.status == http.StatusNotImplemented || status.status == http.StatusBadRequest) {
-		return r.get(ctx, e, object)
+		desc, _, err := r.get(ctx, e, object)
+		return desc, err
 	}
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	resp.Body.Close()
-	desc := ocispec.Descriptor{MediaType: mediaType(resp), Digest: digest.Digest(resp.Header.Get("Docker-Content-Digest")), Size: resp.ContentLength}
+	desc := ocispec.Descriptor{MediaType: mediaType(resp.Header), Digest: digest.Digest(resp.Header.Get("Docker-Content-Digest")), Size: resp.ContentLength}
 	if desc.Digest.Validate() != nil || desc.Size < 0 || desc.MediaType == "" {
-		return r.get(ctx, e, object)
+		desc, _, err := r.get(ctx, e, object)
+		return desc, err
 	}
 	return desc, r.checkPinned(desc)
 }
 
-func (r *Remote) get(ctx context.Context, e *endpoint, object string) (ocispec.Descriptor, error) {
-	data, mediaType, err := r.document(ctx, e, object)
+// get asks for a manifest and computes its descriptor. What the registry says of its digest must be true, but need not be said.
+func (r *Remote) get(ctx context.Context, e *endpoint, object string) (ocispec.Descriptor, []byte, error) {
+	data, header, err := r.document(ctx, e, object)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return ocispec.Descriptor{}, nil, err
 	}
+	said := digest.Digest(header.Get("Docker-Content-Digest"))
 	algorithm := digest.SHA256
-	if r.ref.Digest != "" {
+	switch {
+	case r.ref.Digest != "":
 		algorithm = r.ref.Digest.Algorithm()
+	case said.Validate() == nil:
+		algorithm = said.Algorithm()
 	}
-	desc := ocispec.Descriptor{MediaType: mediaType, Digest: algorithm.FromBytes(data), Size: int64(len(data))}
-	return desc, r.checkPinned(desc)
+	desc := ocispec.Descriptor{MediaType: mediaType(header), Digest: algorithm.FromBytes(data), Size: int64(len(data))}
+	if said.Validate() == nil && said.Algorithm() == algorithm && said != desc.Digest {
+		return desc, nil, mismatch("the registry sends bytes with digest %s for %s, and says that they have %s", desc.Digest, object, said)
+	}
+	return desc, data, r.checkPinned(desc)
 }
 
-// document fetches a manifest by tag or digest, at most maxManifest bytes of it, unchecked.
-func (r *Remote) document(ctx context.Context, e *endpoint, object string) (data []byte, media string, err error) {
+// document fetches a manifest by tag or digest, at most maxManifest bytes of it, unchecked, with the answer's header.
+func (r *Remote) document(ctx context.Context, e *endpoint, object string) ([]byte, http.Header, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	req, err := r.request(ctx, e, http.MethodGet, "/manifests/"+object, nil)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	req.Header.Set("Accept", accept)
 	resp, err := e.do(req, http.StatusOK)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
-	defer resp.Body.Close()
-	data, err = readDocument(resp.Body, object)
-	return data, mediaType(resp), err
+	body := &watched{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timeout: r.config.StallTimeout}
+	defer body.Close()
+	data, err := readDocument(body, object)
+	return data, resp.Header, err
 }
 
 func readDocument(body io.Reader, what string) ([]byte, error) {
@@ -213,8 +240,8 @@ func (r *Remote) checkPinned(desc ocispec.Descriptor) error {
 	return nil
 }
 
-func mediaType(resp *http.Response) string {
-	t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+func mediaType(header http.Header) string {
+	t, _, err := mime.ParseMediaType(header.Get("Content-Type"))
 	if err != nil {
 		return ""
 	}
