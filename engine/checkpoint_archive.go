@@ -17,8 +17,8 @@ const (
 	maxCheckpointFiles = 100_000
 )
 
-// tarDir writes the regular files and directories below dir; CRIU's images consist of nothing else.
-func tarDir(dir string, w io.Writer) error {
+// TarDir writes the regular files and directories below dir; CRIU's images consist of nothing else.
+func TarDir(dir string, w io.Writer) error {
 	tw := tar.NewWriter(w)
 	root := os.DirFS(dir)
 	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
@@ -48,7 +48,7 @@ func tarDir(dir string, w io.Writer) error {
 	return errors.Join(err, tw.Close())
 }
 
-// untarFiles unpacks what tarDir wrote. Names that lead out of dir and anything but files and directories are refused.
+// untarFiles unpacks what TarDir wrote. Names that lead out of dir and anything but files and directories are refused.
 func untarFiles(r io.Reader, dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {

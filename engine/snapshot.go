@@ -175,6 +175,16 @@ func (s *Snapshots) lockActive(ctx context.Context, key string) (storage.Layer, 
 	return layer, unlock, err
 }
 
+// Changes writes what an active snapshot has that its parent has not, or has otherwise, as an OCI layer's tar. FailedPrecondition when it is not active.
+func (s *Snapshots) Changes(ctx context.Context, key string, w io.Writer) error {
+	layer, unlock, err := s.lockActive(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.driver.Diff(ctx, layer, w)
+}
+
 // Commit makes the active snapshot key immutable under name, durable first. With a parent it puts a snapshot that was
 // prepared without one on it (NotImplemented unless CanRebase).
 func (s *Snapshots) Commit(ctx context.Context, name, key string, labels map[string]string, parent string) error {

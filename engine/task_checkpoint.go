@@ -37,7 +37,7 @@ func (e *Engine) CheckpointTask(ctx context.Context, sc Scope, id, path string, 
 	if path != "" {
 		return nil, e.checkpointTo(ctx, sc.Namespace, id, path, options)
 	}
-	dir, remove, err := e.checkpointDir()
+	dir, remove, err := e.CheckpointDir()
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func (e *Engine) CheckpointTask(ctx context.Context, sc Scope, id, path string, 
 		return nil, err
 	}
 	pr, pw := io.Pipe()
-	go func() { pw.CloseWithError(tarDir(dir, pw)) }()
+	go func() { pw.CloseWithError(TarDir(dir, pw)) }()
 	img, err := e.writeBlob(ctx, sc, checkpointType, pr)
 	pr.Close() // ends the goroutine when the blob could not be written
 	if err != nil {
@@ -113,8 +113,8 @@ func (e *Engine) checkpointTo(ctx context.Context, ns, id, path string, options 
 
 func (e *Engine) checkpoints() string { return filepath.Join(e.root, "checkpoint") }
 
-// checkpointDir makes a directory that a crash leaves for the next start to remove.
-func (e *Engine) checkpointDir() (string, func(), error) {
+// CheckpointDir makes a directory for what is about to become a checkpoint, which a crash leaves for the next start to remove.
+func (e *Engine) CheckpointDir() (string, func(), error) {
 	parent := e.checkpoints()
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return "", nil, fmt.Errorf("cannot make a directory for a checkpoint: %w", err)

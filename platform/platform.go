@@ -78,7 +78,7 @@ type Exit struct {
 // CheckpointOptions say what is written of a container, and where.
 type CheckpointOptions struct {
 	Images string // absolute path of a directory that is there and empty; the caller removes it after an error
-	Work   string // directory for the log and statistics; "" for one that is removed
+	Work   string // directory for the log and statistics; "" for Images
 	Exit   bool   // end the container
 	// What else may be written, that cannot always be restored: established TCP connections, unix sockets connected to other containers' or
 	// the host's, jobs of a shell outside, and file locks.

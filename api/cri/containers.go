@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -100,12 +101,21 @@ func (s *runtimeService) ExecSync(ctx context.Context, r *runtime.ExecSyncReques
 	return &runtime.ExecSyncResponse{Stdout: out.Stdout, Stderr: out.Stderr, ExitCode: out.ExitCode}, nil
 }
 
-// CheckpointContainer and its kin need CRIU, which the built-in executor does not drive.
-func (s *runtimeService) CheckpointContainer(_ context.Context, r *runtime.CheckpointContainerRequest) (*runtime.CheckpointContainerResponse, error) {
-	if _, err := s.pods.Container(r.ContainerId); err != nil {
+func (s *runtimeService) CheckpointContainer(ctx context.Context, r *runtime.CheckpointContainerRequest) (*runtime.CheckpointContainerResponse, error) {
+	c, err := s.pods.Container(r.ContainerId)
+	if err != nil {
 		return nil, err
 	}
-	return nil, errNoCheckpoint("container " + r.ContainerId)
+	status, err := json.Marshal(s.containerStatus(c))
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode the status of container %s: %w", c.ID, err)
+	}
+	if r.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, seconds(r.Timeout))
+		defer cancel()
+	}
+	return &runtime.CheckpointContainerResponse{}, s.pods.Checkpoint(ctx, c.ID, r.Location, status)
 }
 
 func (s *runtimeService) CheckpointPod(_ context.Context, r *runtime.CheckpointPodRequest) (*runtime.CheckpointPodResponse, error) {
@@ -120,7 +130,7 @@ func (s *runtimeService) RestorePod(_ context.Context, r *runtime.RestorePodRequ
 }
 
 func errNoCheckpoint(what string) error {
-	return fmt.Errorf("cannot checkpoint or restore %s: the built-in executor does not use CRIU: %w", what, errdefs.ErrFailedPrecondition)
+	return fmt.Errorf("cannot checkpoint or restore %s: only single containers can be checkpointed: %w", what, errdefs.ErrFailedPrecondition)
 }
 
 // seconds bounds what a client may ask for to what a time.Duration holds.

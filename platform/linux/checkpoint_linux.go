@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,9 +54,6 @@ func (c *container) checkpoint(o platform.CheckpointOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if o.Work == "" {
-		o.Work = filepath.Join(dir, "work")
-	}
 	thawed, err := c.willThaw()
 	if err != nil {
 		return err
@@ -68,7 +66,7 @@ func (c *container) checkpoint(o platform.CheckpointOptions) (err error) {
 		ManageCgroupsMode: o.CgroupsMode, StatusFd: -1,
 	})
 	if err != nil {
-		return criuError(err, filepath.Join(o.Work, "dump.log"))
+		return criuError(err, filepath.Join(cmp.Or(o.Work, o.Images), "dump.log"))
 	}
 	if o.Exit {
 		return c.thawDying()
