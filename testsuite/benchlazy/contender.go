@@ -31,8 +31,6 @@ type contender struct {
 	// start is what the user types, one after the other; the last one runs args in a container.
 	start  func(id, image string, args []string) [][]string
 	remove func(image string) []string
-	// settled says whether what a start leaves for the next one is written; nil when there is nothing of the kind.
-	settled func(ctx context.Context, c *contender, image string) (bool, error)
 
 	running []*exec.Cmd
 }

@@ -3,13 +3,13 @@
 // Command benchlazy measures how soon containers of images that are not here do something useful, of Slipway and its peers
 // side by side in one run, and prints the README's tables, for `make bench-lazy`.
 //
-//	benchlazy -slipway bin -registry 127.0.0.1:5000 [-peers DIR] [-stargz stargzd] [-rounds N] [-images python,big] [-links 20ms,100mbit] [-more warm,trips] [-only NAME,NAME] [-long]
+//	benchlazy -slipway bin -registry 127.0.0.1:5000 [-peers DIR] [-stargz stargzd] [-rounds N] [-images python,big] [-links 20ms,100mbit] [-more warm,trips] [-only NAME,NAME] [-limit 2m] [-wide]
 //
 // The registry is reached through a proxy (package slowlink) that makes it 20 ms away, and in a second run lets 100 Mbit/s
 // through as well. For each start all daemons of a contender are new and empty; the page cache is dropped and then the
 // registry's part of it filled again. What is timed begins with the command that a user types and ends when the program inside
 // has said what it was asked for. Then the image is removed, and started a second time, and so on (see trial.go). Contenders take
-// turns, round by round; medians are compared. The registry must hold the images of ../shared/images; the big ones and the
+// turns, round by round; medians are compared. What takes longer than -limit is given up, and printed as more than that. The registry must hold the images of ../shared/images; the big ones and the
 // eStargz twins are made and pushed when they are missing.
 //
 // A crash of benchlazy leaves daemons and mounts below /var/tmp/slipway-benchlazy.*; it prints which.
@@ -37,16 +37,17 @@ type options struct {
 	slipway, peers, stargz, registry string
 	images, links, only, more        string
 	rounds                           int
-	verbose, long                    bool
+	limit                            time.Duration
+	verbose, wide                    bool
 }
 
 // workload is an image with what a container of it does first.
 type workload struct {
-	repo  string
-	args  []string
-	ready string // what the program's output holds when it has done something useful
-	long  bool   // too large for a narrow line, but with -long
-	files func(layer int) []ociimage.File
+	repo   string
+	args   []string
+	ready  string // what the program's output holds when it has done something useful
+	narrow bool   // started over the narrow line too
+	files  func(layer int) []ociimage.File
 }
 
 // link is a way to the registry.
@@ -71,7 +72,8 @@ func main() {
 	flag.StringVar(&o.more, "more", "warm,memory,many,trips,everything", "what else is measured")
 	flag.StringVar(&o.only, "only", "", "only contenders whose names hold one of these")
 	flag.IntVar(&o.rounds, "rounds", 1, "how often each is measured")
-	flag.BoolVar(&o.long, "long", false, "start the image of 2 GB over the narrow line too, which takes a quarter of an hour for each round")
+	flag.DurationVar(&o.limit, "limit", 2*time.Minute, "how long a start may take")
+	flag.BoolVar(&o.wide, "wide", false, "start all images over the narrow line too, which takes half an hour for each round")
 	flag.BoolVar(&o.verbose, "v", false, "print each measurement to standard error")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -122,14 +124,14 @@ func table(ctx context.Context, o options, h hub, work string, l link) (err erro
 		if !slices.Contains(strings.Split(o.images, ","), w.repo) {
 			continue
 		}
-		if w.long && l.Bandwidth > 0 && !o.long {
+		if !w.narrow && l.Bandwidth > 0 && !o.wide {
 			continue
 		}
-		t, err := rows(ctx, o, trial{h, line, w}, all)
+		t, err := rows(ctx, o, trial{h, line, o.limit, w}, all)
 		if err != nil {
 			return fmt.Errorf("%s: %w", w.repo, err)
 		}
-		t.print(w.repo, all)
+		t.print(w.repo, all, o.limit.Seconds())
 	}
 	return nil
 }
@@ -165,20 +167,27 @@ func rows(ctx context.Context, o options, t trial, all []*contender) (r times, e
 }
 
 // print writes the image's rows. The last column compares the best of Slipway's lazy ways with the best peer.
-func (r times) print(image string, all []*contender) {
+func (r times) print(image string, all []*contender, limit float64) {
 	for i, start := range startNames {
 		fmt.Printf("| %s | %s |", image, start)
 		ours, theirs := 0.0, 0.0
 		for n, c := range all {
 			from := i
-			if len(r.seconds[i][n]) == 0 {
+			if i == profiled && c.cache == "" {
 				from = second
 			}
+			if len(r.seconds[from][n]) == 0 {
+				fmt.Print(" – |") // an earlier start was too late
+				continue
+			}
 			s := measure.Median(r.seconds[from][n])
-			if from == i {
-				fmt.Printf(" %.2f (%.1f) |", s, measure.Median(r.megabytes[i][n]))
-			} else {
+			switch {
+			case from != i:
 				fmt.Print(" as above |")
+			case s >= limit:
+				fmt.Printf(" >%.0f (%.1f) |", s, measure.Median(r.megabytes[i][n]))
+			default:
+				fmt.Printf(" %.2f (%.1f) |", s, measure.Median(r.megabytes[i][n]))
 			}
 			if c.lazy && c.ours && (ours == 0 || s < ours) {
 				ours = s

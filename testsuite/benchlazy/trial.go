@@ -21,13 +21,14 @@ import (
 // trial is one image over one line.
 type trial struct {
 	hub
-	line *slowlink.Link
+	line  *slowlink.Link
+	limit time.Duration // that a start is given
 	workload
 }
 
 // sample is one start.
 type sample struct {
-	took  time.Duration   // from the first command to the output
+	took  time.Duration   // from the first command to the output; what was given to it when it was too late
 	steps []time.Duration // when each command had ended, or the output had come
 	line  slowlink.Stats  // until the output
 }
@@ -40,12 +41,16 @@ const (
 	second          // the image was removed by its tool's own command; what that leaves is the contender's merit
 	profiled        // the image was removed and so were all bytes of layers; only a start profile is left
 	again           // nothing was removed, and the page cache is full
+	fromDisk        // nothing was removed, and the page cache is empty
 	starts
 )
 
-var startNames = [starts]string{"first", "second", "second, only a profile left", "again"}
+var startNames = [starts]string{"first", "second", "second, only a profile left", "again", "again, page cache dropped"}
 
-// all makes all starts; one is nil when it would be no other than second.
+// errLate is a start that took longer than options.limit.
+var errLate = errors.New("it took too long")
+
+// all makes all starts; one is nil when it would be no other than second, or comes after one that was too late.
 func (t trial) all(ctx context.Context, c *contender) (got [starts]*sample, err error) {
 	defer func() { err = errors.Join(err, c.stop()) }()
 	if err := c.renew(ctx); err != nil {
@@ -66,32 +71,16 @@ func (t trial) all(ctx context.Context, c *contender) (got [starts]*sample, err 
 				return got, err
 			}
 		}
-		s, err := t.start(ctx, c, i != again, nil)
+		s, err := t.start(ctx, c, i, nil)
+		got[i] = &s
+		if errors.Is(err, errLate) {
+			return got, nil
+		}
 		if err != nil {
 			return got, fmt.Errorf("start %q: %w", startNames[i], err)
 		}
-		got[i] = &s
-		if err := t.settle(ctx, c); err != nil {
-			return got, err
-		}
 	}
 	return got, nil
-}
-
-// settle waits until what the start taught the contender is written.
-func (t trial) settle(ctx context.Context, c *contender) error {
-	for c.settled != nil {
-		done, err := c.settled(ctx, c, c.image(t.repo))
-		if err != nil || done {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-	return nil
 }
 
 // cold empties the page cache, and has the registry read the image again.
@@ -106,30 +95,37 @@ func (t trial) cold(ctx context.Context, c *contender) error {
 	return t.warm(ctx, repo)
 }
 
-// start does what a user does who wants a container of the image. seen is called with the output that made it ready; it may
-// be nil.
-func (t trial) start(ctx context.Context, c *contender, cold bool, seen func(said string) error) (s sample, err error) {
-	if cold {
+// start does what a user does who wants a container of the image; kind is one of the starts above. seen is called with the output that
+// made it ready; it may be nil. With errLate the sample says how long it was given.
+func (t trial) start(ctx context.Context, c *contender, kind int, seen func(said string) error) (s sample, err error) {
+	if kind != again {
 		if err := t.cold(ctx, c); err != nil {
 			return s, err
 		}
 	}
 	commands := c.start(fmt.Sprintf("lazy-%d-%d", os.Getpid(), serial.Add(1)), c.image(t.repo), t.args)
-	if !cold {
+	if kind == again || kind == fromDisk {
 		commands = commands[len(commands)-1:] // the image is here
 	}
 	for _, argv := range commands {
 		_ = exec.Command(argv[0], "--version").Run() // what a user types is in memory
 	}
+	limited, cancel := context.WithTimeoutCause(ctx, t.limit, errLate)
+	defer cancel()
+	defer func() {
+		if err != nil && ctx.Err() == nil && context.Cause(limited) == errLate {
+			s.took, s.line, err = t.limit, t.line.Stats(), errLate
+		}
+	}()
 	t.line.Reset()
 	begin := time.Now()
 	for _, argv := range commands[:len(commands)-1] {
-		if _, err := c.command(ctx, argv); err != nil {
+		if _, err := c.command(limited, argv); err != nil {
 			return s, err
 		}
 		s.steps = append(s.steps, time.Since(begin).Round(time.Millisecond))
 	}
-	err = c.until(ctx, commands[len(commands)-1], t.ready, func(said string) error {
+	return s, c.until(limited, commands[len(commands)-1], t.ready, func(said string) error {
 		s.took, s.line = time.Since(begin), t.line.Stats()
 		s.steps = append(s.steps, s.took.Round(time.Millisecond))
 		if seen != nil {
@@ -137,18 +133,16 @@ func (t trial) start(ctx context.Context, c *contender, cold bool, seen func(sai
 		}
 		return nil
 	})
-	return s, err
 }
 
 // until runs a command, calls seen once when its output holds a text, and waits for its end.
 func (c *contender) until(ctx context.Context, argv []string, text string, seen func(said string) error) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
-	defer cancel()
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer r.Close()
+	defer context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Now()) })() // a container may hold the other end
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), c.env...)
 	cmd.Stdout, cmd.Stderr = w, w

@@ -42,38 +42,43 @@ func warm(ctx context.Context, o options, h hub, work string) (err error) {
 	python := workload{repo: "python", args: []string{"python3", "-c", `import numpy, flask, time; print("re" + "ady", flush=True); time.sleep(5)`}, ready: "ready"}
 	for _, g := range []group{
 		{"warm", []string{"first read, 1 MiB at a time, MB/s", "warm, 1 MiB at a time, MB/s", "warm, 4 KiB at random, reads/s"},
-			func(c *contender) ([]float64, error) { return c.reads(ctx, trial{h, line, big}) }},
-		{"memory", []string{"PSS with python running, MB"}, func(c *contender) ([]float64, error) { return c.memory(ctx, trial{h, line, python}) }},
+			func(c *contender) ([]float64, error) { return c.reads(ctx, trial{h, line, o.limit, big}) }},
+		{"memory", []string{"PSS with python running, MB"}, func(c *contender) ([]float64, error) { return c.memory(ctx, trial{h, line, o.limit, python}) }},
 		{"many", []string{"PSS with an image of 100,000 files, all looked at, MB"},
-			func(c *contender) ([]float64, error) { return c.memory(ctx, trial{h, line, many}) }},
+			func(c *contender) ([]float64, error) { return c.memory(ctx, trial{h, line, o.limit, many}) }},
 		{"trips", []string{"round trips from the name of an image of 19 layers to a running container"},
-			func(c *contender) ([]float64, error) { return c.trips(ctx, h) }},
+			func(c *contender) ([]float64, error) { return c.trips(ctx, h, o.limit) }},
 		{"everything", []string{"seconds to read all of python, over 100 Mbit/s and 20 ms", "MB fetched until then"},
-			func(c *contender) ([]float64, error) { return c.everything(ctx, h) }},
+			func(c *contender) ([]float64, error) { return c.everything(ctx, h, o.limit) }},
 	} {
 		if !slices.Contains(strings.Split(o.more, ","), g.name) {
 			continue
 		}
-		if err := g.print(all, o.rounds); err != nil {
+		if err := g.print(all, o); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (g group) print(all []*contender, rounds int) (err error) {
-	values := make([][]float64, len(all)) // by contender, then row
+func (g group) print(all []*contender, o options) (err error) {
+	values, late := make([][]float64, len(all)), make([]bool, len(all)) // by contender, then row
 	for n, c := range all {
-		if values[n], err = c.several(rounds, g.take); err != nil {
+		if values[n], err = c.several(o.rounds, g.take); errors.Is(err, errLate) {
+			late[n] = true
+		} else if err != nil {
 			return fmt.Errorf("%s: %s: %w", g.rows[0], c.name, err)
 		}
 	}
 	for i, row := range g.rows {
 		fmt.Printf("| %s |", row)
 		for n := range all {
-			if i < len(values[n]) {
+			switch {
+			case late[n]:
+				fmt.Printf(" not in %.0f s |", o.limit.Seconds())
+			case i < len(values[n]):
 				fmt.Printf(" %.4g |", values[n][i])
-			} else {
+			default:
 				fmt.Print(" – |")
 			}
 		}
@@ -83,7 +88,7 @@ func (g group) print(all []*contender, rounds int) (err error) {
 }
 
 // over has the contender start something through a line of its own.
-func (c *contender) over(ctx context.Context, h hub, cfg slowlink.Config, w workload) (s sample, err error) {
+func (c *contender) over(ctx context.Context, h hub, limit time.Duration, cfg slowlink.Config, w workload) (s sample, err error) {
 	cfg.Target = h.host
 	line, err := slowlink.Listen("127.0.0.1:0", cfg)
 	if err != nil {
@@ -95,27 +100,27 @@ func (c *contender) over(ctx context.Context, h hub, cfg slowlink.Config, w work
 	if err := near.renew(ctx); err != nil {
 		return s, err
 	}
-	return trial{h, line, w}.start(ctx, &near, true, nil)
+	return trial{h, line, limit, w}.start(ctx, &near, first, nil)
 }
 
 // trips answers how many round trips lie one after the other, by making them longer.
-func (c *contender) trips(ctx context.Context, h hub) ([]float64, error) {
+func (c *contender) trips(ctx context.Context, h hub, limit time.Duration) ([]float64, error) {
 	if !c.lazy {
 		return nil, nil // the bytes take their time, not the trips
 	}
 	const short, long = 20 * time.Millisecond, 220 * time.Millisecond
 	nothing := workload{repo: "bench-2gb", args: []string{"/bin/reader", "some"}, ready: "ready"}
-	a, err := c.over(ctx, h, slowlink.Config{RTT: short}, nothing)
+	a, err := c.over(ctx, h, limit, slowlink.Config{RTT: short}, nothing)
 	if err != nil {
 		return nil, err
 	}
-	b, err := c.over(ctx, h, slowlink.Config{RTT: long}, nothing)
+	b, err := c.over(ctx, h, limit, slowlink.Config{RTT: long}, nothing)
 	return []float64{(b.took - a.took).Seconds() / (long - short).Seconds()}, err
 }
 
 // everything has python's image read from end to end by a program in it.
-func (c *contender) everything(ctx context.Context, h hub) ([]float64, error) {
-	s, err := c.over(ctx, h, links[1].Config, workload{repo: "python", ready: "ready",
+func (c *contender) everything(ctx context.Context, h hub, limit time.Duration) ([]float64, error) {
+	s, err := c.over(ctx, h, limit, links[1].Config, workload{repo: "python", ready: "ready",
 		args: []string{"bash", "-c", "find / -xdev -type f -print0 | xargs -0 cat >/dev/null; echo ready"}})
 	return []float64{s.took.Seconds(), float64(s.line.Received) / 1e6}, err
 }
@@ -187,6 +192,6 @@ func (c *contender) once(ctx context.Context, t trial, seen func(said string) er
 	if err := c.renew(ctx); err != nil {
 		return err
 	}
-	_, err = t.start(ctx, c, true, seen)
+	_, err = t.start(ctx, c, first, seen)
 	return err
 }

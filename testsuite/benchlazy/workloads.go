@@ -13,12 +13,12 @@ printf '%s' >&3; read -r answer <&3; echo "$answer"; kill $! 2>/dev/null; exit 0
 
 // workloads are the images that are started. One that is made here gets a new name when what it is made of changes.
 var workloads = []workload{
-	{repo: "python", args: []string{"python3", "-c", `import numpy, flask; print("re" + "ady", flush=True)`}, ready: "ready"},
+	{repo: "python", args: []string{"python3", "-c", `import numpy, flask; print("re" + "ady", flush=True)`}, ready: "ready", narrow: true},
 	{repo: "node", args: []string{"node", "-e", `console.log("re" + "ady")`}, ready: "ready"},
-	{repo: "java", args: []string{"java", "-version"}, ready: "Runtime Environment"},
+	{repo: "java", args: []string{"java", "-version"}, ready: "Runtime Environment", narrow: true},
 	{repo: "nginx", args: ask(`nginx -g "daemon off;" >/dev/null 2>&1 &`, "80", `GET / HTTP/1.0\r\n\r\n`), ready: " 200 OK"},
 	{repo: "redis", args: ask("redis-server --protected-mode no >/dev/null 2>&1 &", "6379", `PING\r\n`), ready: "+PONG"},
-	{repo: "bench-2gb", args: append([]string{"/bin/reader", "some", "/data/big"}, someOf("/data/%d/50", 1, 17)...), ready: "ready", long: true, files: bigFiles},
+	{repo: "bench-2gb", args: append([]string{"/bin/reader", "some", "/data/big"}, someOf("/data/%d/50", 1, 17)...), ready: "ready", files: bigFiles},
 }
 
 // many is only looked at for what it takes in memory.
