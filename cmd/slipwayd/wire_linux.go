@@ -101,7 +101,7 @@ func startSystem(log *slog.Logger) (stop func(), err error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { reapOrphans(ctx) })
+	wg.Go(func() { reapOrphans(ctx, orphanGrace) })
 	return func() {
 		cancel()
 		wg.Wait()
