@@ -75,7 +75,7 @@ func (e *Engine) CreateTask(ctx context.Context, sc Scope, o TaskOptions) (uint3
 	}
 	start := e.beforeStart(ctx, sc, c)
 	pid, err := e.tasks.Create(ctx, create)
-	if start == nil && err == nil {
+	if start == nil && err == nil && create.Checkpoint == "" { // one that is restored reads nothing of its start
 		start = e.observe(ctx, sc, c, pid)
 	}
 	start.created(err)
