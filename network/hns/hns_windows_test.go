@@ -79,6 +79,12 @@ func TestAttach(t *testing.T) {
 					t.Errorf("the endpoint has policy %s", policy.Type)
 				}
 			}
+			if there, err := s.HasNamespace(t.Context(), p.NetNS); err != nil || !there {
+				t.Errorf("the namespace is there: %v, %v", there, err)
+			}
+			if all, err := s.Traffic(t.Context(), p.NetNS); err != nil || len(all) != 1 || all[0].Name != e.Id {
+				t.Errorf("traffic of %+v, %v", all, err)
+			}
 			if ids, err := hcn.GetNamespaceEndpointIds(p.NetNS); err != nil || len(ids) != 1 || ids[0] != e.Id {
 				t.Errorf("the namespace has endpoints %v, %v", ids, err)
 			}
@@ -92,6 +98,12 @@ func TestAttach(t *testing.T) {
 			}
 			if _, err := hcn.GetEndpointByName(endpointName(p.ID)); !hcn.IsNotFoundError(err) {
 				t.Errorf("the endpoint is left: %v", err)
+			}
+			if there, err := s.HasNamespace(t.Context(), p.NetNS); err != nil || there {
+				t.Errorf("the removed namespace is there: %v, %v", there, err)
+			}
+			if _, err := s.Traffic(t.Context(), p.NetNS); !errors.Is(err, errdefs.ErrNotFound) {
+				t.Errorf("traffic of no namespace: %v", err)
 			}
 		})
 	}

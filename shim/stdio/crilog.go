@@ -2,6 +2,8 @@ package stdio
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -113,8 +115,12 @@ func (l *criFile) close() {
 
 // openAppend opens a file for output, and makes it and its directory when they are not there.
 func openAppend(path string) (*os.File, error) {
+	f, err := appendTo(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	return appendTo(path)
 }
