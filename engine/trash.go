@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
@@ -15,13 +16,20 @@ type trash struct {
 
 	mu     sync.Mutex
 	queue  []trashed
-	failed []trashed     // tried again with the next collection
+	failed []trashed     // tried again after a while, and with the next collection
 	busy   bool          // a layer is being removed
 	more   chan struct{} // holds a token when queue may have something
 	idle   chan struct{} // closed when queue is empty and nothing is being removed; replaced by put
 }
 
 type trashed struct{ driver, layer string }
+
+// trashPause is how long what could not be removed is left before it is tried again, each time twice as long up to maxTrashPause. A root file
+// system is in use until the kernel has taken its container apart, which it does in the background.
+const (
+	trashPause    = 200 * time.Millisecond
+	maxTrashPause = 5 * time.Minute
+)
 
 func newTrash(e *Engine) *trash {
 	t := &trash{e: e, more: make(chan struct{}, 1), idle: make(chan struct{})}
@@ -76,15 +84,32 @@ func (t *trash) wait(ctx context.Context) error {
 }
 
 func (t *trash) run(ctx context.Context) {
+	pause := trashPause
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.more:
+		case <-again:
+			again = nil
+			t.retry()
 		}
 		for ctx.Err() == nil && t.removeOne(ctx) {
 		}
+		switch {
+		case !t.failing():
+			again, pause = nil, trashPause
+		case again == nil:
+			again, pause = time.After(pause), min(2*pause, maxTrashPause)
+		}
 	}
+}
+
+func (t *trash) failing() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.failed) > 0
 }
 
 // removeOne answers false when the queue is empty.
