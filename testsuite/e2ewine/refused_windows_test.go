@@ -15,8 +15,9 @@ import (
 
 // TestRefused: what a container cannot be is said plainly, over the wire, and nothing of it is left.
 func TestRefused(t *testing.T) {
-	d := newDaemon(t)
+	d := newDaemonWith(t, collected)
 	img := d.image(hello())
+	before := d.kept()
 	one, part := uint64(1), uint16(5000)
 	for name, test := range map[string]struct {
 		change func(*specs.Spec)
@@ -51,6 +52,7 @@ func TestRefused(t *testing.T) {
 		if err := ct.Remove(d.ctx); err != nil {
 			t.Errorf("%s: Remove: %v", name, err)
 		}
+		d.keepsNoMore(before)
 	}
 	list, err := hcsshim.GetContainers(hcsshim.ComputeSystemQuery{Owners: []string{"slipway"}})
 	if err != nil {
