@@ -47,9 +47,9 @@ func TestConvertedFromMirror(t *testing.T) {
 					t.Errorf("layer %s is %s by %q: %s", l.Desc.Digest, l.Mode, l.Index, l.Reason)
 				}
 			}
-			same(t, "lazy", second.tree(t, layers), want)
+			same(t, "lazy", converted(second.tree(t, layers)), want)
 			check(t, second.WaitLazy(t.Context(), "test", ref))
-			same(t, "arrived", second.tree(t, layers), want)
+			same(t, "arrived", converted(second.tree(t, layers)), want)
 		})
 	}
 }

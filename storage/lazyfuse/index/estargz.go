@@ -3,8 +3,11 @@ package index
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 	"io"
+	"math"
 	"strconv"
 
 	"github.com/opencontainers/go-digest"
@@ -55,7 +58,10 @@ func FromEStargz(table []byte, blob, offset int64, want digest.Digest, limits Li
 		return nil, err
 	}
 	got, braces, err := hashed(src, limits.Bytes)
-	closeTable(src)
+	if err == nil {
+		err = src.drain()
+	}
+	src.close()
 	if err != nil {
 		return nil, err
 	}
@@ -65,33 +71,86 @@ func FromEStargz(table []byte, blob, offset int64, want digest.Digest, limits Li
 	if braces/2 > limits.Nodes+limits.Units {
 		return nil, tooMuch("a table of contents of about %d entries", braces)
 	}
-	if src, err = openTable(table); err != nil {
+	again, err := openTable(table)
+	if err != nil {
 		return nil, err
 	}
-	defer closeTable(src)
-	return readTOC(EStargz, src, blob, offset, braces, limits)
+	defer again.close()
+	t, err := readTOC(EStargz, again, blob, offset, braces, limits)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.addTable(src, int64(len(table)), got); err != nil {
+		return nil, err
+	}
+	return t.end()
 }
 
+// addTable puts the table itself into the tree, the tar's last file: no table lists it, but it is there when the layer is unpacked. Its
+// unit is the tar's rest, with the header. That is not what the manifest vouches for, so what could do harm is left out. A table larger
+// than a unit may be is not seen before the layer is here.
+func (t *toc) addTable(src *tableReader, length int64, sum digest.Digest) error {
+	h := src.header
+	f, err := tarFile(&tar.Header{Typeflag: h.Typeflag, Name: h.Name, Size: h.Size, Mode: h.Mode & 0o777, Uid: h.Uid, Gid: h.Gid, ModTime: h.ModTime})
+	if err != nil || src.all.n > t.limits.UnitSize || length > math.MaxUint32 {
+		return err
+	}
+	node, _, err := t.place(&f, true)
+	if err != nil {
+		return err
+	}
+	content, err := sha256Of([]byte(sum))
+	if err != nil {
+		return err
+	}
+	n := &t.x.nodes[node]
+	n.digest = t.addDigest(content)
+	n.a, n.b = uint32(len(t.x.extents)), 1
+	t.x.extents = append(t.x.extents, extent{unit: uint32(len(t.x.units)), from: uint32(src.skip)})
+	t.x.units = append(t.x.units, unit{offset: t.payload, length: uint32(length), size: uint32(src.all.n), digest: t.addDigest(src.sum.Sum(nil))})
+	t.x.skips = append(t.x.skips, 0)
+	return nil
+}
+
+// tableReader reads the table out of its tar.
 type tableReader struct {
-	io.Reader
-	close func() error
+	*tar.Reader
+	header *tar.Header
+	skip   int64     // bytes of the tar before the table
+	all    *position // the tar
+	sum    hash.Hash // of what was read of it
+	zip    *inflate.Reader
 }
 
-func closeTable(r *tableReader) { _ = r.close() }
+// maxTrailer is how much may follow the table: its padding and the tar's end, which is of 10 KiB in some archives.
+const maxTrailer = 64 << 10
+
+// drain reads the tar to its end.
+func (r *tableReader) drain() error {
+	n, err := io.Copy(io.Discard, io.LimitReader(r.all, maxTrailer+1))
+	if err == nil && n > maxTrailer {
+		err = invalid("more than %d bytes after the table of contents", maxTrailer)
+	}
+	return err
+}
+
+func (r *tableReader) close() { _ = r.zip.Close() }
 
 func openTable(table []byte) (*tableReader, error) {
 	zr, err := inflate.NewReader(bytes.NewReader(table))
 	if err != nil {
 		return nil, err
 	}
-	tr := tar.NewReader(zr)
+	sum := sha256.New()
+	unpacked := &position{src: io.TeeReader(zr, sum)}
+	tr := tar.NewReader(unpacked)
 	hdr, err := tr.Next()
-	if err == nil && hdr.Name != tocName {
+	if err == nil && (hdr.Name != tocName || hdr.Typeflag != tar.TypeReg) {
 		err = invalid("the table of contents is called %.100q", hdr.Name)
 	}
 	if err != nil {
 		_ = zr.Close()
 		return nil, invalid("no table of contents in the layer: %v", err)
 	}
-	return &tableReader{tr, zr.Close}, nil
+	return &tableReader{tr, hdr, unpacked.n, unpacked, sum, zr}, nil
 }

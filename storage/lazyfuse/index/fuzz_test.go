@@ -87,7 +87,7 @@ func FuzzTOC(f *testing.F) {
 		f.Fatal(err)
 	}
 	text, _ := io.ReadAll(r)
-	closeTable(r)
+	r.close()
 	f.Add(text, true)
 	f.Add([]byte(entries(regEntry("a", `,"size":9,"offset":1,"endOffset":5`), `{"type":"hardlink","name":"b\u00e4\ud83d\ude00","linkName":"a"}`)), false)
 	f.Add([]byte(entries(`{"type":"reg","name":".wh.a","x":[{"y":null},-1.5e3,true]}`, `{"type":"dir","name":"a/b/"}`)), false)
@@ -96,7 +96,11 @@ func FuzzTOC(f *testing.F) {
 		if gz {
 			kind = EStargz
 		}
-		if x, err := readTOC(kind, bytes.NewReader(text), 1<<20, 1<<20-100, 10, fuzzLimits); err == nil {
+		table, err := readTOC(kind, bytes.NewReader(text), 1<<20, 1<<20-100, 10, fuzzLimits)
+		if err != nil {
+			return
+		}
+		if x, err := table.end(); err == nil {
 			walk(t, x)
 		}
 	})

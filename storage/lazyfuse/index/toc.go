@@ -39,14 +39,14 @@ type toc struct {
 	version int64
 	file    uint32 // the node whose pieces are being read, 0 for none
 	path    string // its name in the document
-	end     int64  // where its pieces end so far
+	reached int64  // where its pieces end so far
 	inner   bool   // some unit is not at the start of what is fetched
 
 	payload int64 // where the blob's payload ends
 }
 
-// readTOC parses a document whose digest has been checked. payload is the end of what units may lie in.
-func readTOC(kind Kind, src io.Reader, blob, payload int64, names int, limits Limits) (*Index, error) {
+// readTOC reads a document whose digest has been checked; end makes the index of it. payload is the end of what units may lie in.
+func readTOC(kind Kind, src io.Reader, blob, payload int64, names int, limits Limits) (*toc, error) {
 	t := &toc{scanner: &scanner{src: src}, builder: newBuilder(kind, blob, limits), payload: payload}
 	t.grow(names)
 	t.x.codec = codecGzip
@@ -73,10 +73,11 @@ func readTOC(kind Kind, src io.Reader, blob, payload int64, names int, limits Li
 	if err == nil {
 		err = t.endFile()
 	}
-	if err == nil {
-		err = t.lengths()
-	}
-	if err != nil {
+	return t, err
+}
+
+func (t *toc) end() (*Index, error) {
+	if err := t.lengths(); err != nil {
 		return nil, err
 	}
 	return t.finish()
@@ -94,9 +95,7 @@ func (t *toc) element() error {
 	if err := t.endFile(); err != nil {
 		return err
 	}
-	if t.hidden() {
-		return nil
-	}
+	t.landmark()
 	f, err := t.fileOf()
 	if err != nil {
 		return err
@@ -113,7 +112,7 @@ func (t *toc) element() error {
 	if e.digest != nil {
 		n.digest = t.addDigest(e.digest)
 	}
-	if t.file, t.path, t.end = node, e.path, 0; n.size == 0 {
+	if t.file, t.path, t.reached = node, e.path, 0; n.size == 0 {
 		return nil
 	}
 	return t.piece()
@@ -245,22 +244,11 @@ func sha256Of(text []byte) ([]byte, error) {
 	return sum, nil
 }
 
-// hidden knows what is in the blob for its readers and not for the container's: landmarks (estargz.md, "Prefetch
-// Landmark") and the table itself.
-func (t *toc) hidden() bool {
-	if t.x.kind != EStargz {
-		return false
+// landmark notes up to where the blob's maker wants it to be fetched first (estargz.md, "Prefetch Landmark").
+func (t *toc) landmark() {
+	if e := &t.entry; t.x.kind == EStargz && e.path == ".prefetch.landmark" && e.offset > 0 && e.offset < t.payload {
+		t.x.prefetch = e.offset
 	}
-	switch t.entry.path {
-	case ".prefetch.landmark":
-		if t.entry.offset > 0 && t.entry.offset < t.payload {
-			t.x.prefetch = t.entry.offset
-		}
-	case ".no.prefetch.landmark", tocName:
-	default:
-		return false
-	}
-	return true
 }
 
 // fileOf translates the entry.
@@ -319,9 +307,9 @@ func (t *toc) piece() error {
 		size = n.size - e.chunkOffset // to the end, or to the next piece in zstd:chunked
 	}
 	switch {
-	case e.chunkOffset != t.end:
+	case e.chunkOffset != t.reached:
 		return invalid("pieces of %.300q do not follow each other", e.path)
-	case size <= 0 || size > n.size-t.end:
+	case size <= 0 || size > n.size-t.reached:
 		return invalid("a piece of %.300q has a size out of bounds", e.path)
 	}
 	if len(t.x.extents) >= t.limits.Units {
@@ -336,7 +324,7 @@ func (t *toc) piece() error {
 		x.unit = u
 	}
 	t.x.extents = append(roomFor(t.x.extents, t.limits.Units), x)
-	t.end += size
+	t.reached += size
 	return nil
 }
 
@@ -376,8 +364,8 @@ func (t *toc) endFile() error {
 	}
 	n := &t.x.nodes[t.file]
 	n.b = uint32(len(t.x.extents)) - n.a
-	if t.end != n.size {
-		return invalid("pieces of %.300q make %d of its %d bytes", t.path, t.end, n.size)
+	if t.reached != n.size {
+		return invalid("pieces of %.300q make %d of its %d bytes", t.path, t.reached, n.size)
 	}
 	if n.b == 1 && t.x.extents[n.a].unit != zeroUnit {
 		// The digest of its only piece is checked, so the file's own must not say otherwise.

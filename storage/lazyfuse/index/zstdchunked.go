@@ -89,8 +89,11 @@ func FromZstdChunked(table []byte, blob, offset int64, want digest.Digest, limit
 	if err := zr.Reset(bytes.NewReader(table)); err != nil {
 		return nil, badZstd(err)
 	}
-	x, err := readTOC(ZstdChunked, zr, blob, offset, braces, limits)
-	return x, badZstd(err)
+	t, err := readTOC(ZstdChunked, zr, blob, offset, braces, limits)
+	if err != nil {
+		return nil, badZstd(err)
+	}
+	return t.end()
 }
 
 // badZstd gives what the decoder says about damaged data a kind.
