@@ -176,6 +176,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	e.background(e.gc.run)
 	e.background(e.memory.run)
 	e.background(e.filler.run)
+	e.background(e.filler.streams)
 	e.restoreAutoRemove(ctx) // before anybody can create a container that has no task yet
 	return nil
 }

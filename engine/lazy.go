@@ -25,6 +25,9 @@ type LazyOptions struct {
 	Delay        time.Duration     // from the pull to the background's beginning, 0 for 10 s; below 0 the background does nothing by itself
 	Rate         int64             // bytes per second of the background, 0 for as fast as nobody minds
 	DockerConfig string            // docker's config.json for pulls whose client gives no credentials
+	// Stream serves layers of which nothing is known while they come, instead of pulling them in full first. What is read of them before
+	// all is here is not verified.
+	Stream bool
 }
 
 func (o LazyOptions) withDefaults() LazyOptions {

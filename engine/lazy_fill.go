@@ -24,6 +24,8 @@ type filler struct {
 	e    *Engine
 	wake chan struct{} // holds a token when there may be more to do
 
+	wakeStreams chan struct{} // likewise, for layers that are served while they come
+
 	mu   sync.Mutex
 	jobs map[layerKey]*fillJob
 	fail map[layerKey]fillFailure
@@ -57,13 +59,15 @@ const (
 )
 
 func newFiller(e *Engine) *filler {
-	return &filler{e: e, wake: make(chan struct{}, 1), jobs: map[layerKey]*fillJob{}, fail: map[layerKey]fillFailure{}, came: map[layerKey]int64{}}
+	return &filler{e: e, wake: make(chan struct{}, 1), wakeStreams: make(chan struct{}, 1), jobs: map[layerKey]*fillJob{}, fail: map[layerKey]fillFailure{}, came: map[layerKey]int64{}}
 }
 
 func (f *filler) poke() {
-	select {
-	case f.wake <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{f.wake, f.wakeStreams} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -152,6 +156,9 @@ func (f *filler) next(ctx context.Context) (*fillable, time.Duration) {
 		return nil, wait
 	}
 	for i := range all {
+		if all[i].layer.Kind == storage.Stream {
+			continue // streams sees to it
+		}
 		due := all[i].layer.AttachedAt.Add(f.e.lazy.Delay)
 		f.mu.Lock()
 		if failed := f.fail[all[i].key]; failed.next.After(due) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"strings"
 	"time"
@@ -30,6 +31,9 @@ func (l imageLayers) Offer(ctx context.Context, layer image.Layer, remote *regis
 	ctx, cancel := context.WithTimeout(ctx, offerTime)
 	defer cancel()
 	x, err := l.index(ctx, layer, remote)
+	if err != nil && l.streams(ctx, layer, remote, err) {
+		x, err = storage.LayerIndex{Kind: storage.Stream, Origin: "nothing, it is read as it comes"}, nil
+	}
 	if err != nil {
 		why := plainReason(layer.Desc.Digest, err)
 		l.lazy.refuse(layer.Chain, why)
@@ -42,6 +46,20 @@ func (l imageLayers) Offer(ctx context.Context, layer image.Layer, remote *regis
 	return func(ctx context.Context, s image.Staged) error {
 		return s.(*stagedLayer).attach(ctx, x, l.lazy.source(layer))
 	}, nil
+}
+
+// streams says whether a layer without an index is served while it comes. The registry must serve ranges, which a byte shows: other
+// readers than the first begin elsewhere.
+func (l imageLayers) streams(ctx context.Context, layer image.Layer, remote *registry.Remote, why error) bool {
+	if !l.s.e.lazy.Stream || !errdefs.IsNotFound(why) {
+		return false
+	}
+	r, err := remote.WithRanges().Fetch(ctx, layer.Desc, layer.Desc.Size-1, 1)
+	if err != nil {
+		return false
+	}
+	n, err := io.Copy(io.Discard, r)
+	return errors.Join(err, r.Close()) == nil && n == 1
 }
 
 var errNotLazy = errors.New("layers are pulled in full, as asked")

@@ -49,6 +49,11 @@ type Lazy interface {
 	Busy(ctx context.Context) bool
 }
 
+// Stream is the kind of a LayerIndex that says nothing: the layer is served while its blob comes, from the first byte on. What is not known
+// of it yet its readers wait for, and nobody has verified what they get before all of it is here; when that turns out to be wrong they get
+// no more. Such a layer should be filled at once.
+const Stream = "stream"
+
 // LayerIndex says what is where in a layer's blob.
 type LayerIndex struct {
 	Document []byte // in the form of package lazyfuse/index

@@ -16,9 +16,11 @@ import (
 	"github.com/slipwayd/slipway/image/registry"
 	"github.com/slipwayd/slipway/storage/lazyfuse/cache"
 	"github.com/slipwayd/slipway/storage/lazyfuse/fetch"
+	"github.com/slipwayd/slipway/storage/lazyfuse/index"
 	"github.com/slipwayd/slipway/storage/lazyfuse/layer"
 	"github.com/slipwayd/slipway/storage/lazyfuse/server"
 	"github.com/slipwayd/slipway/storage/lazyfuse/state"
+	"github.com/slipwayd/slipway/storage/lazyfuse/stream"
 )
 
 // unitMemory and unitDisk are how many bytes of decoded units are kept, for all layers together.
@@ -33,6 +35,8 @@ type opener struct {
 	scheduler *fetch.Scheduler
 	client    *registry.Client
 	units     *layer.Units
+	opts      options
+	log       *slog.Logger
 }
 
 func newOpener(opts options, log *slog.Logger) (*opener, error) {
@@ -50,7 +54,7 @@ func newOpener(opts options, log *slog.Logger) (*opener, error) {
 	// The scheduler retries, orders and splits ranges, so the client does none of that.
 	client := registry.New(registry.Config{UserAgent: "slipway/" + version, Streams: 1, Retries: -1})
 	scheduler := fetch.New(fetch.Options{Deadline: opts.deadline, MinRange: minRange, Memory: rangeMemory, Dir: opts.cache, Disk: opts.quota, Room: c.Room})
-	return &opener{cache: c, scheduler: scheduler, client: client, units: units}, nil
+	return &opener{cache: c, scheduler: scheduler, client: client, units: units, opts: opts, log: log}, nil
 }
 
 // fetched is how many bytes have come from registries.
@@ -93,8 +97,17 @@ func (o *opener) open(id, dir string) (server.Layer, error) {
 		return nil, err
 	}
 	from := source{local: filepath.Join(dir, state.BlobFile), remote: remote}
-	return layer.New(layer.Config{Index: x, Digest: src.Document, Cache: o.cache, Units: o.units, Own: src.Own,
-		Blob: o.scheduler.Blob(ref.Host, src.Descriptor, from)}), nil
+	blob := o.scheduler.Blob(ref.Host, src.Descriptor, from)
+	if src.Kind == index.Stream {
+		l, err := stream.New(stream.Config{ID: id, Root: x, Desc: src.Descriptor, Blob: blob, Files: state.Files(dir), Dir: o.opts.cache,
+			State: o.opts.state, Room: o.cache.Room, Deadline: o.opts.deadline, Log: o.log})
+		if err != nil {
+			blob.Close()
+			return nil, err
+		}
+		return l, nil
+	}
+	return layer.New(layer.Config{Index: x, Digest: src.Document, Cache: o.cache, Units: o.units, Own: src.Own, Blob: blob}), nil
 }
 
 // credentials looks into the layer's state each time that a registry asks: a client may have given others since.

@@ -74,6 +74,7 @@ type lazyConfig struct {
 	Passthrough   bool              `toml:"passthrough"`
 	TrustKeys     []string          `toml:"trust_keys"`
 	TrustRegistry bool              `toml:"trust_registry"`
+	Stream        bool              `toml:"stream"`
 }
 
 type metricsConfig struct {
@@ -206,6 +207,10 @@ passthrough = true
 trust_keys = []
 # Believe all indexes that a registry lists beside an image. Whoever may push there then decides what lazy layers hold.
 trust_registry = false
+# Serve layers of which nothing is known while they come for the first time, so that a start need not wait for their end. Until then what is
+# read of them is not verified, and names that are not there are waited for: only programs that look for none, such as static ones, start
+# earlier, and others may start somewhat later.
+stream = false
 
 # Modes of images by their names without tag. * stands for anything but a slash; the longest pattern that matches counts:
 # [lazy.images]

@@ -32,7 +32,7 @@ func openIndexes(c config, log *slog.Logger) (*lazyindex.Finder, error) {
 }
 
 func lazyOptions(c config) engine.LazyOptions {
-	o := engine.LazyOptions{Mode: c.Lazy.Mode, Images: c.Lazy.Images, Delay: c.Lazy.Delay.Duration, Rate: c.Lazy.Rate.Bytes, DockerConfig: dockerConfig()}
+	o := engine.LazyOptions{Mode: c.Lazy.Mode, Images: c.Lazy.Images, Delay: c.Lazy.Delay.Duration, Rate: c.Lazy.Rate.Bytes, DockerConfig: dockerConfig(), Stream: c.Lazy.Stream}
 	if !c.Lazy.Background {
 		o.Delay = -1
 	}

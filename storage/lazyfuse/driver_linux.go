@@ -57,6 +57,20 @@ type served struct {
 	attached bool
 	filled   bool // its files are here
 	gone     bool // let go: an ordinary layer by now
+
+	here chan struct{} // closed with filled
+}
+
+func newServed(id, dir string, l state.Layer) *served {
+	return &served{id: id, dir: dir, state: l, here: make(chan struct{})}
+}
+
+// arrived notes that the layer's files are here. The caller holds s.mu, or nobody else knows the layer yet.
+func (s *served) arrived() {
+	if !s.filled {
+		s.filled = true
+		close(s.here)
+	}
 }
 
 // New opens the driver and finds the layers that were attached before. FailedPrecondition, with the reason, where FUSE cannot
@@ -129,9 +143,10 @@ func (d *Driver) find() error {
 		if err != nil {
 			return err
 		}
-		s := &served{id: id, dir: dir, state: l, settled: settled}
+		s := newServed(id, dir, l)
+		s.settled = settled
 		if _, link := d.Driver.Served(id); !link {
-			s.filled = true
+			s.arrived()
 		} else if err := d.Driver.Serve(id, d.target(id)); err != nil { // the mount may have been elsewhere
 			return err
 		}
@@ -218,6 +233,9 @@ func (d *Driver) ready(ctx context.Context, ids []string) error {
 		return err
 	}
 	for i := len(ids) - 1; i >= 0; i-- {
+		if err := d.askable(ctx, ids[i], ids[i+1:]); err != nil {
+			return err
+		}
 		if err := d.readyOne(ctx, ids[i], ids[i+1:]); err != nil {
 			return err
 		}

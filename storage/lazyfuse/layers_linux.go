@@ -110,7 +110,7 @@ func (d *Driver) begin(l storage.Layer, x storage.LayerIndex, src storage.Source
 	if l.UIDMap != "" || l.GIDMap != "" {
 		return u, fmt.Errorf("layers under other ids are not served lazily: %w", errdefs.ErrNotImplemented)
 	}
-	parsed, err := index.Parse(x.Document, index.Limits{})
+	parsed, err := parse(x, src)
 	if err != nil {
 		return u, err
 	}
@@ -121,7 +121,7 @@ func (d *Driver) begin(l storage.Layer, x storage.LayerIndex, src storage.Source
 	if err != nil {
 		return u, err
 	}
-	s := &served{id: l.ID, dir: dir, state: newState(parsed, x, src)}
+	s := newServed(l.ID, dir, newState(parsed, x, src))
 	if err := state.Write(dir, s.state, x.Document); err != nil {
 		return u, err
 	}
@@ -135,6 +135,14 @@ func (d *Driver) begin(l storage.Layer, x storage.LayerIndex, src storage.Source
 	defer d.mu.Unlock()
 	d.served[l.ID] = s
 	return s.state.Usage, nil
+}
+
+// parse answers the index of a layer, or an empty one when it is to be served while it comes.
+func parse(x storage.LayerIndex, src storage.Source) (*index.Index, error) {
+	if x.Kind == storage.Stream {
+		return index.Empty(src.Descriptor.Size)
+	}
+	return index.Parse(x.Document, index.Limits{})
 }
 
 // usage is what the files of a layer take when they are here.
@@ -153,7 +161,11 @@ func usage(x *index.Index) (u storage.Usage) {
 
 // settle fits a layer to the layers below. The caller holds s.mu; those below are settled and attached.
 func (d *Driver) settle(s *served, parents []string) error {
+	coming := d.comingOf(parents)
 	err := state.Settle(s.dir, s.state, func(path string) (index.Node, bool, error) {
+		if len(coming) > 0 {
+			return index.Node{}, false, nil // s comes too, and has but its root to ask for: see askable
+		}
 		if path == "" {
 			path = "."
 		}

@@ -125,7 +125,10 @@ func (d *Driver) Fill(ctx context.Context, l storage.Layer, diff io.Reader) (sto
 	if err := d.ready(ctx, append([]string{l.ID}, l.Parents...)); err != nil {
 		return storage.Usage{}, err
 	}
-	return d.Driver.Fill(ctx, l, diff)
+	if len(d.comingOf(l.Parents)) > 0 {
+		return d.Driver.Fill(ctx, l, diff, func(ctx context.Context) error { return d.awaitHere(ctx, l.Parents) })
+	}
+	return d.Driver.Fill(ctx, l, diff, nil)
 }
 
 // Arrive implements storage.Lazy.
@@ -137,8 +140,9 @@ func (d *Driver) Arrive(_ context.Context, id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := d.Driver.Exchange(id)
-	_, link := d.Driver.Served(id)
-	s.filled = !link
+	if _, link := d.Driver.Served(id); !link {
+		s.arrived()
+	}
 	return err
 }
 

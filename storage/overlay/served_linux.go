@@ -65,8 +65,9 @@ func (d *Driver) Served(id string) (string, bool) {
 	return target, err == nil
 }
 
-// Fill unpacks diff beside a served layer, durably. Exchange then makes it the layer, DropFilled removes it.
-func (d *Driver) Fill(ctx context.Context, l storage.Layer, diff io.Reader) (u storage.Usage, err error) {
+// Fill unpacks diff beside a served layer, durably. Exchange then makes it the layer, DropFilled removes it. below, if it is not nil, is
+// called when diff has been read: it waits until those below have their files, which are not looked at before.
+func (d *Driver) Fill(ctx context.Context, l storage.Layer, diff io.Reader, below func(context.Context) error) (u storage.Usage, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("cannot unpack served layer %s: %w", l.ID, err)
@@ -85,10 +86,17 @@ func (d *Driver) Fill(ctx context.Context, l storage.Layer, diff io.Reader) (u s
 	}
 	full := filepath.Join(dir, fullDir)
 	o := changeset.Options{XattrPrefix: d.xattrPrefix, Lower: lower}
-	if err := changeset.NewRoot(full, o); err != nil {
+	early := o
+	if below != nil {
+		early.Lower = nil // as of a layer that is pulled in full, beside those below it
+	}
+	if err := changeset.NewRoot(full, early); err != nil {
 		return u, err
 	}
-	pending, err := changeset.ApplyOverlay(ctx, full, diff, o)
+	pending, err := changeset.ApplyOverlay(ctx, full, diff, early)
+	if err == nil && below != nil {
+		err = below(ctx)
+	}
 	if err == nil {
 		err = changeset.Settle(full, pending, o)
 	}
@@ -133,6 +141,19 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
+}
+
+// Pending says whether layer id was unpacked and not settled yet.
+func (d *Driver) Pending(id string) (bool, error) {
+	own, err := d.files(id)
+	if err != nil {
+		return false, err
+	}
+	_, err = os.Lstat(filepath.Join(filepath.Dir(own), pendingFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // Settle finishes layer id, as far as it was unpacked before those below it were known; they must be settled.

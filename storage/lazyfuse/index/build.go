@@ -28,7 +28,10 @@ type builder struct {
 	seed    maphash.Seed
 	sets    map[string]uint32 // of attributes, by their canonical form
 	setSize int
-	total   int64 // bytes of all files
+	total   int64               // bytes of all files
+	placed  int                 // entries, of whatever kind
+	fresh   uint32              // a directory that the last of them has described, 0 for none or the root
+	given   map[uint32]struct{} // directories that somebody was told of while the tree grows; nil when nobody is
 	last    struct {
 		path string // the directory of the name before
 		node uint32

@@ -68,6 +68,8 @@ func relative(path string) error {
 // place puts f in the tree and answers its node. With replace, a name that is there gives way, as in a tar; else it is an
 // error. The second answer is false for what only marks something, and has no content.
 func (b *builder) place(f *file, replace bool) (uint32, bool, error) {
+	b.placed++
+	b.fresh = 0
 	dir, base, err := splitPath(f.path)
 	if err != nil {
 		return 0, false, err
@@ -88,8 +90,7 @@ func (b *builder) place(f *file, replace bool) (uint32, bool, error) {
 	hidden, isWhiteout := strings.CutPrefix(base, whiteoutPrefix)
 	switch {
 	case base == opaqueMarker:
-		b.x.nodes[parent].mode |= opaqueFlag
-		return 0, false, nil
+		return 0, false, b.hide(parent)
 	case isWhiteout && (hidden == "" || hidden == "." || hidden == ".."):
 		return 0, false, invalid("whiteout of nothing")
 	case isWhiteout:
@@ -100,6 +101,9 @@ func (b *builder) place(f *file, replace bool) (uint32, bool, error) {
 		return 0, false, b.hardLink(f, parent, base, replace)
 	}
 	n, err := b.insert(f, parent, base, replace)
+	if f.node.mode&typeMask == typeDir {
+		b.fresh = n
+	}
 	return n, true, err
 }
 
@@ -174,11 +178,20 @@ func (b *builder) mkdir(parent uint32, base string, flags uint32) (uint32, error
 	return n, b.enter(parent, base, n)
 }
 
+// hide marks directory n as one that hides what lies below.
+func (b *builder) hide(n uint32) error {
+	if _, given := b.given[n]; given && b.x.nodes[n].mode&opaqueFlag == 0 {
+		return ErrTakenBack
+	}
+	b.x.nodes[n].mode |= opaqueFlag
+	return nil
+}
+
 // whiteout hides base of the layers below; what this layer made of that name stays.
 func (b *builder) whiteout(parent uint32, base string) error {
 	if number := b.lookup(parent, base); number >= 0 {
-		if n := &b.x.nodes[b.names[number].node]; n.dir() {
-			n.mode |= opaqueFlag
+		if n := b.names[number].node; b.x.nodes[n].dir() {
+			return b.hide(n)
 		}
 		return nil
 	}

@@ -132,14 +132,20 @@ func (x *Index) Len() int { return len(x.nodes) }
 // Node answers node i, which must be below Len.
 func (x *Index) Node(i int) Node {
 	n := &x.nodes[i]
+	out := x.attributes(n)
+	if n.mode&typeMask == typeLink {
+		out.Link = x.text[n.a : n.a+n.b]
+	}
+	return out
+}
+
+// attributes answers all of n but a link's target.
+func (x *Index) attributes(n *node) Node {
 	out := Node{
 		Mode: FileMode(n.mode), UID: n.uid, GID: n.gid, Size: n.size, Nlink: n.nlink,
 		ModTime: time.Unix(n.sec, int64(n.nsec)), Content: x.digestOf(n.digest),
 	}
-	switch n.mode & typeMask {
-	case typeLink:
-		out.Link = x.text[n.a : n.a+n.b]
-	case typeChar, typeBlock:
+	if t := n.mode & typeMask; t == typeChar || t == typeBlock {
 		out.Rdev = n.a
 	}
 	if n.xattrs > 0 {

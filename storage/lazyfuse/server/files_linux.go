@@ -11,11 +11,11 @@ import (
 
 // Open answers how a file is to be read: by the kernel itself from the backing file, when all of it is here and no
 // descriptor of another kind is open, or through this server with what was read kept in the page cache.
-func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	if in.Flags&unix.O_ACCMODE != unix.O_RDONLY {
 		return fuse.EROFS
 	}
-	a, l, n, number, status := f.node(in.NodeId)
+	a, l, n, number, status := f.node(cancel, in.NodeId)
 	if !status.Ok() {
 		return status
 	}
@@ -49,6 +49,9 @@ func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (
 		return nil, f.status(err)
 	}
 	defer a.users.Done()
+	if status := f.await(cancel, a, l, number); !status.Ok() {
+		return nil, status
+	}
 	if number >= l.Len() {
 		return nil, fuse.Status(unix.ESTALE)
 	}

@@ -32,12 +32,16 @@ type fileSystem struct {
 func (f *fileSystem) String() string { return "slipway" }
 
 // node finds inode id in its layer. The caller says a.users.Done().
-func (f *fileSystem) node(id uint64) (a *attached, l Layer, n index.Node, number int, status fuse.Status) {
+func (f *fileSystem) node(cancel <-chan struct{}, id uint64) (a *attached, l Layer, n index.Node, number int, status fuse.Status) {
 	f.requests.Add(1)
 	slot, number := splitID(id)
 	a, l, err := f.layers.use(slot)
 	if err != nil {
 		return nil, nil, n, 0, f.status(err)
+	}
+	if status := f.await(cancel, a, l, number); !status.Ok() {
+		a.users.Done()
+		return nil, nil, n, 0, status
 	}
 	if number >= l.Len() {
 		a.users.Done()
@@ -55,11 +59,11 @@ func (f *fileSystem) status(err error) fuse.Status {
 	return fuse.EIO
 }
 
-func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+func (f *fileSystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	if h.NodeId == fuse.FUSE_ROOT_ID {
-		return f.lookupLayer(name, out)
+		return f.lookupLayer(cancel, name, out)
 	}
-	a, l, n, dir, status := f.node(h.NodeId)
+	a, l, n, dir, status := f.node(cancel, h.NodeId)
 	if !status.Ok() {
 		return status
 	}
@@ -70,7 +74,10 @@ func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 	if len(name) > 255 {
 		return fuse.Status(unix.ENAMETOOLONG)
 	}
-	i, ok := l.Lookup(dir, name)
+	i, ok, status := f.find(cancel, a, l, dir, name)
+	if !status.Ok() {
+		return status
+	}
 	if !ok {
 		*out = fuse.EntryOut{EntryValid: forever} // node id 0: the kernel remembers that there is none
 		return fuse.OK
@@ -79,7 +86,7 @@ func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 }
 
 // lookupLayer finds an attached layer. The kernel may not remember the answer: layers come and go.
-func (f *fileSystem) lookupLayer(name string, out *fuse.EntryOut) fuse.Status {
+func (f *fileSystem) lookupLayer(cancel <-chan struct{}, name string, out *fuse.EntryOut) fuse.Status {
 	a := f.layers.find(name)
 	if a == nil {
 		return fuse.ENOENT
@@ -89,36 +96,40 @@ func (f *fileSystem) lookupLayer(name string, out *fuse.EntryOut) fuse.Status {
 		return f.status(err)
 	}
 	defer b.users.Done()
-	status := f.entry(l, b.slot, 0, out)
-	out.EntryValid = 0
+	status := f.await(cancel, b, l, 0)
+	if status.Ok() {
+		status = f.entry(l, b.slot, 0, out)
+		out.EntryValid = 0
+	}
 	return status
 }
 
 func (f *fileSystem) entry(l Layer, slot uint32, i int, out *fuse.EntryOut) fuse.Status {
 	n := l.Node(i)
 	out.NodeId, out.Generation = nodeID(slot, i), generation
-	out.EntryValid, out.AttrValid = forever, forever
+	out.EntryValid, out.AttrValid = valid(l), valid(l)
 	fillAttr(&out.Attr, out.NodeId, &n)
 	return fuse.OK
 }
 
-func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	out.AttrValid = forever
+func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	if in.NodeId == fuse.FUSE_ROOT_ID {
+		out.AttrValid = forever
 		rootAttr(&out.Attr)
 		return fuse.OK
 	}
-	a, _, n, _, status := f.node(in.NodeId)
+	a, l, n, _, status := f.node(cancel, in.NodeId)
 	if !status.Ok() {
 		return status
 	}
 	defer a.users.Done()
+	out.AttrValid = valid(l)
 	fillAttr(&out.Attr, in.NodeId, &n)
 	return fuse.OK
 }
 
-func (f *fileSystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
-	a, _, n, _, status := f.node(h.NodeId)
+func (f *fileSystem) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	a, _, n, _, status := f.node(cancel, h.NodeId)
 	if !status.Ok() {
 		return nil, status
 	}
@@ -129,11 +140,11 @@ func (f *fileSystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse
 	return []byte(n.Link), fuse.OK
 }
 
-func (f *fileSystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
+func (f *fileSystem) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
 	if h.NodeId == fuse.FUSE_ROOT_ID {
 		return 0, fuse.ENOATTR
 	}
-	a, _, n, _, status := f.node(h.NodeId)
+	a, _, n, _, status := f.node(cancel, h.NodeId)
 	if !status.Ok() {
 		return 0, status
 	}
@@ -145,11 +156,11 @@ func (f *fileSystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, 
 	return answerXattr(dest, value)
 }
 
-func (f *fileSystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+func (f *fileSystem) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
 	if h.NodeId == fuse.FUSE_ROOT_ID {
 		return 0, fuse.OK
 	}
-	a, _, n, _, status := f.node(h.NodeId)
+	a, _, n, _, status := f.node(cancel, h.NodeId)
 	if !status.Ok() {
 		return 0, status
 	}
@@ -181,12 +192,12 @@ func (f *fileSystem) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.
 	return fuse.ENOSYS
 }
 
-func (f *fileSystem) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(in, func(e fuse.DirEntry, _ func(*fuse.EntryOut)) bool { return out.AddDirEntry(e) })
+func (f *fileSystem) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return f.readDir(cancel, in, func(e fuse.DirEntry, _ func(*fuse.EntryOut)) bool { return out.AddDirEntry(e) })
 }
 
-func (f *fileSystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(in, func(e fuse.DirEntry, fill func(*fuse.EntryOut)) bool {
+func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return f.readDir(cancel, in, func(e fuse.DirEntry, fill func(*fuse.EntryOut)) bool {
 		entry := out.AddDirLookupEntry(e)
 		if entry == nil {
 			return false
@@ -200,7 +211,7 @@ func (f *fileSystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 
 // readDir lists a directory from in.Offset on. Offsets are places in the list, with "." and ".." first, so any server can go
 // on where another one was. add is false when the buffer is full; fill is nil for the dots.
-func (f *fileSystem) readDir(in *fuse.ReadIn, add func(e fuse.DirEntry, fill func(*fuse.EntryOut)) bool) fuse.Status {
+func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(e fuse.DirEntry, fill func(*fuse.EntryOut)) bool) fuse.Status {
 	at := min(in.Offset, math.MaxInt32)
 	for ; at < 2; at++ {
 		if !add(fuse.DirEntry{Name: [...]string{".", ".."}[at], Mode: unix.S_IFDIR, Ino: in.NodeId, Off: at + 1}, nil) {
@@ -220,13 +231,16 @@ func (f *fileSystem) readDir(in *fuse.ReadIn, add func(e fuse.DirEntry, fill fun
 		}
 		return fuse.OK
 	}
-	a, l, n, dir, status := f.node(in.NodeId)
+	a, l, n, dir, status := f.node(cancel, in.NodeId)
 	if !status.Ok() {
 		return status
 	}
 	defer a.users.Done()
 	if !n.Mode.IsDir() {
 		return fuse.ENOTDIR
+	}
+	if status := f.awaitAll(cancel, a, l); !status.Ok() {
+		return status
 	}
 	for name, i := range l.ReadDir(dir, int(at-2)) {
 		at++

@@ -44,6 +44,20 @@ type Layer interface {
 	io.Closer
 }
 
+// A Growing is a Layer of which not all is known yet. Its methods wait until an answer is certain, which is what Lookup, Node and ReadDir
+// then give; they return soon after ctx is done. A node that the layer turns out not to have is NotFound.
+type Growing interface {
+	Layer
+	// Grows says whether there are answers that are still to come. Once it is false it stays so.
+	Grows() bool
+	// Await is for Node, and for all that is done with a node.
+	Await(ctx context.Context, node int) error
+	// Find is for Lookup, whose answer it gives.
+	Find(ctx context.Context, dir int, name string) (node int, ok bool, err error)
+	// AwaitAll is for ReadDir.
+	AwaitAll(ctx context.Context) error
+}
+
 // OpenFunc makes the layer id of what directory dir says about it. It asks no network before the layer is read.
 type OpenFunc func(id, dir string) (Layer, error)
 

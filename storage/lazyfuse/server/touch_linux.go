@@ -87,6 +87,9 @@ func (t *touches) read(node int, off, size int64) {
 
 // report answers the touches with the names of their files in tree.
 func (t *touches) report(tree Tree) []control.Touch {
+	if g, ok := tree.(Growing); ok && g.Grows() {
+		return nil // it lists no names yet
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.named < len(t.list) {

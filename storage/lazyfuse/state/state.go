@@ -1,7 +1,7 @@
 // Package state is what the disk says of a lazy layer: one directory that the driver writes and the FUSE server reads.
 //
 //	layer.json   where the blob is, how to get at it, where the index came from; for root alone, it may hold secrets
-//	index        what is where in the blob, as index.Marshal writes it
+//	index        what is where in the blob, as index.Marshal writes it; of a layer of kind index.Stream nothing is known
 //	below        what the layers below have that matters to this one; not there until they are known
 //	blob         the whole blob, once it is here: what is missing comes from it, not from a registry
 //
@@ -35,6 +35,9 @@ const (
 	BlobFile  = "blob"
 )
 
+// Files is where the layer's files are when it has arrived, beside dir: a directory then, and a link until then.
+func Files(dir string) string { return filepath.Join(filepath.Dir(dir), "fs") }
+
 // maxFile bounds what is read of a layer's directory, in bytes.
 const maxFile = 256 << 20
 
@@ -59,6 +62,9 @@ func Write(dir string, l Layer, document []byte) error {
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
+	}
+	if l.Kind == index.Stream {
+		return os.WriteFile(filepath.Join(dir, layerFile), data, 0o600)
 	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(dir, layerFile), data, 0o600),
@@ -118,6 +124,9 @@ func Index(dir string, l Layer) (*index.Index, error) {
 }
 
 func rawIndex(dir string, l Layer) (*index.Index, error) {
+	if l.Kind == index.Stream {
+		return index.Empty(l.Descriptor.Size)
+	}
 	document, err := readFile(dir, indexFile)
 	if err != nil {
 		return nil, err

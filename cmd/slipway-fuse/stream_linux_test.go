@@ -1,0 +1,180 @@
+package main
+
+import (
+	"archive/tar"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/slipwayd/slipway/engine"
+	"github.com/slipwayd/slipway/testsuite"
+	"github.com/slipwayd/slipway/testsuite/ociimage"
+	"github.com/slipwayd/slipway/testsuite/registry"
+)
+
+// newStreamer is a node that serves layers while they come.
+func newStreamer(t *testing.T) node {
+	return newNode(t, streaming)
+}
+
+func streaming(p *engine.Parts) { p.Lazy.Stream = true }
+
+// holdBack sends no byte of a blob at or behind from until release is closed.
+func holdBack(from int64, release <-chan struct{}) registry.Fault {
+	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		rec := httptest.NewRecorder()
+		next.ServeHTTP(rec, r)
+		var begin int64
+		if v, ok := strings.CutPrefix(r.Header.Get("Range"), "bytes="); ok {
+			v, _, _ = strings.Cut(v, "-")
+			begin, _ = strconv.ParseInt(v, 10, 64)
+		}
+		for k, v := range rec.Header() {
+			w.Header()[k] = v
+		}
+		w.WriteHeader(rec.Code)
+		body := rec.Body.Bytes()
+		early := max(0, min(int64(len(body)), from-begin))
+		if len(body) == 1 {
+			early = 1 // asked to see whether there are ranges
+		}
+		_, _ = w.Write(body[:early])
+		if early == int64(len(body)) {
+			return // the client sends its next request on this connection
+		}
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-release:
+			_, _ = w.Write(body[early:])
+		case <-r.Context().Done():
+		}
+	}
+}
+
+// TestStreamEqualsPull reads a plain image while it comes for the first time anywhere, and compares it with one pulled in full.
+func TestStreamEqualsPull(t *testing.T) {
+	r := registry.Start(t)
+	ref := push(t, r, "test/plain:latest", plainImage)
+	full := newNode(t)
+	want := full.tree(t, full.pull(t, ref, engine.LazyNever))
+	n := newStreamer(t)
+	release := make(chan struct{})
+	r.Fault(registry.Match{Method: "GET", Path: "/blobs/"}, func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if req.Header.Get("Range") == "" { // the config
+			next.ServeHTTP(w, req)
+			return
+		}
+		holdBack(1000, release)(w, req, next)
+	})
+	layers := n.pull(t, ref, "")
+	if got := modes(layers); got != "lazy lazy lazy" {
+		t.Fatalf("pulled %s: %v %v %v", got, layers[0].Reason, layers[1].Reason, layers[2].Reason)
+	}
+	for _, l := range layers {
+		if l.Index != "stream" {
+			t.Errorf("it has index %q", l.Index)
+		}
+	}
+	close(release)
+	n.mounted(t, layers, func(root string) {
+		got, err := testsuite.ReadTree(root)
+		check(t, err)
+		same(t, "while it came", comparable(got), want)
+		check(t, n.WaitLazy(t.Context(), "test", ref))
+		got, err = testsuite.ReadTree(root)
+		check(t, err)
+		same(t, "when it had come", comparable(got), want)
+	})
+	layers, err := n.ImageLayers(t.Context(), "test", ref)
+	check(t, err)
+	if got := modes(layers); got != "arrived arrived arrived" {
+		t.Errorf("after it has arrived: %s", got)
+	}
+	same(t, "arrived", n.tree(t, layers), want)
+	for _, l := range layers {
+		if _, err := n.own.Get(l.Desc.Digest); err != nil {
+			t.Errorf("the next pull has no index: %v", err)
+		}
+	}
+}
+
+// serverless is an image whose static program comes long before its data.
+func serverless(t *testing.T) *ociimage.Built {
+	t.Helper()
+	busybox, err := ociimage.Busybox()
+	if err != nil {
+		t.Skip(err)
+	}
+	var files []ociimage.File
+	for _, f := range busybox.Layers[0].Files {
+		if f.Typeflag != tar.TypeLink {
+			files = append(files, f)
+		}
+	}
+	files = append(files, ociimage.Hardlink("bin/sh", "bin/busybox"), ociimage.Hardlink("bin/cat", "bin/busybox"))
+	for i := range 8 {
+		files = append(files, ociimage.Regular(fmt.Sprint("var/data", i), 0o644, noise(uint64(i), 1<<20)))
+	}
+	built, err := ociimage.Image{Layers: []ociimage.Layer{{Files: files}}}.Build()
+	check(t, err)
+	return built
+}
+
+// TestStaticProgramStartsEarly: a program runs while most of its layer is still to come, what it reads that is not there yet waits for it
+// alone, and a process that waits can be killed.
+func TestStaticProgramStartsEarly(t *testing.T) {
+	r, n := registry.Start(t), newStreamer(t)
+	built := serverless(t)
+	r.PushBuilt("test/static:latest", built)
+	ref := r.Host() + "/test/static:latest"
+	release := make(chan struct{})
+	released := sync.OnceFunc(func() { close(release) })
+	defer released()
+	r.Fault(registry.Match{Method: "GET", Digest: built.Layers[0].Digest}, holdBack(built.Layers[0].Size-4<<20, release))
+	layers := n.pull(t, ref, "")
+	n.mounted(t, layers, func(root string) {
+		// What a C library asks of /proc, it gets from there in a container.
+		check(t, unix.Mount("proc", filepath.Join(root, "proc"), "proc", 0, ""))
+		defer func() { check(t, unix.Unmount(filepath.Join(root, "proc"), 0)) }()
+		cat := func(file string) *exec.Cmd {
+			c := exec.Command("/bin/cat", file)
+			c.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
+			c.Dir, c.Env = "/", []string{"PATH=/bin"}
+			return c
+		}
+		out, err := cat("/etc/passwd").CombinedOutput()
+		if err != nil || !strings.HasPrefix(string(out), "root:") {
+			t.Fatalf("while the layer comes: %q, %v", out, err)
+		}
+		absent := cat("/nowhere")
+		check(t, absent.Start())
+		check(t, absent.Process.Kill())
+		_ = absent.Wait() // or the test hangs
+		late := cat("/var/data7")
+		pipe, err := late.StdoutPipe()
+		check(t, err)
+		check(t, late.Start())
+		if got, err := n.ImageLayers(t.Context(), "test", ref); err != nil || modes(got) != "lazy" {
+			t.Errorf("it is here by now: %s, %v", modes(got), err)
+		}
+		released()
+		got, err := io.ReadAll(pipe)
+		if err != nil || string(got) != noise(7, 1<<20) {
+			t.Errorf("reads %d bytes that are not the layer's, %v", len(got), err)
+		}
+		check(t, late.Wait())
+		if out, err := cat("/nowhere").CombinedOutput(); err == nil || !strings.Contains(string(out), "No such file") {
+			t.Errorf("what is not there: %q, %v", out, err)
+		}
+	})
+}
