@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -358,30 +357,4 @@ func TestRemoteLabels(t *testing.T) {
 		t.Errorf("the layers are %s", got)
 	}
 	same(t, "prepared", n.tree(t, layers), want)
-}
-
-// TestRoundTrips holds the config back until all layers are looked into: after the manifest, one round trip is enough.
-func TestRoundTrips(t *testing.T) {
-	n, r := newNode(t), registry.Start(t)
-	built, err := stargzImage()
-	check(t, err)
-	ref := push(t, r, "test/stargz:latest", stargzImage)
-	var asked atomic.Int64
-	all := make(chan struct{})
-	r.Fault(registry.Match{Method: "GET", Path: "/blobs/"}, func(w http.ResponseWriter, req *http.Request, next http.Handler) {
-		if req.Header.Get("Range") == "" { // the config
-			<-all
-		} else if asked.Add(1) == int64(len(built.Layers)) {
-			close(all)
-		}
-		<-all
-		next.ServeHTTP(w, req)
-	})
-	r.Forget()
-	if got := modes(n.pull(t, ref, "")); got != "lazy lazy lazy" {
-		t.Errorf("pulled %s", got)
-	}
-	if got := len(r.Requests()); got != 2+1+len(built.Layers) {
-		t.Errorf("%d requests", got)
-	}
 }
