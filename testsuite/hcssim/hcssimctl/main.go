@@ -12,6 +12,7 @@ import (
 	"github.com/slipwayd/slipway/testsuite/hcssim/control"
 	"github.com/slipwayd/slipway/testsuite/hcssim/faults"
 	"github.com/slipwayd/slipway/testsuite/hcssim/hresult"
+	"github.com/slipwayd/slipway/testsuite/hcssim/schema"
 )
 
 const usage = `hcssimctl [-addr FILE] VERB ...
@@ -20,6 +21,7 @@ const usage = `hcssimctl [-addr FILE] VERB ...
   die [-match TEXT] [-skip N] [-after] CALL                                 end the simulator at a call
   release [NAME]   let stalled calls go on      clear   remove all rules      hits NAME   how often rules acted
   calls            how often each function was called                        exit        end the simulator now
+  check [-process] FILE...   what the service would say of a system's or a process's document; needs no simulator
 `
 
 func main() {
@@ -39,6 +41,9 @@ func run(args []string) error {
 	if top.NArg() == 0 {
 		top.Usage()
 		return fmt.Errorf("no verb")
+	}
+	if top.Arg(0) == "check" {
+		return check(top.Args()[1:])
 	}
 	c, err := control.Dial(*addr)
 	if err != nil {
@@ -91,6 +96,33 @@ func obey(c *control.Client, verb string, args []string) error {
 		return err
 	}
 	return fmt.Errorf("%q is no verb\n%s", verb, usage)
+}
+
+// check reads documents as the service does, and fails with what it says of the first that it would not take.
+func check(args []string) error {
+	f := flag.NewFlagSet("check", flag.ContinueOnError)
+	process := f.Bool("process", false, "ProcessParameters, and not a system")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() == 0 {
+		return fmt.Errorf("check takes files\n%s", usage)
+	}
+	for _, name := range f.Args() {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if *process {
+			_, err = schema.ParseProcess(string(b))
+		} else {
+			_, err = schema.Parse(string(b))
+		}
+		if err != nil {
+			return fmt.Errorf("%s: 0x%08x: %w", name, uint32(hresult.Of(err)), err)
+		}
+	}
+	return nil
 }
 
 func rule(verb string, args []string) (faults.Rule, error) {
