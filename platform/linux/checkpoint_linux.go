@@ -50,10 +50,11 @@ func (c *container) checkpoint(o platform.CheckpointOptions) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	lc, err := c.criuView(dir)
+	lc, settings, err := c.criuView(dir)
 	if err != nil {
 		return err
 	}
+	defer settings.Close()
 	thawed, err := c.willThaw()
 	if err != nil {
 		return err
@@ -108,26 +109,31 @@ func (c *container) thawAdopted() {
 	_ = os.Remove(note)
 }
 
-// criuView is libcontainer's idea of the container for one use of CRIU, kept in dir: with the streams that it has now, and our settings for CRIU.
-func (c *container) criuView(dir string) (*libcontainer.Container, error) {
+// criuView is libcontainer's idea of the container for one use of CRIU, kept in dir: with the streams that it has now. The caller
+// closes the settings for CRIU afterwards.
+func (c *container) criuView(dir string) (lc *libcontainer.Container, settings *os.File, err error) {
 	streams, err := outsideStreams(c.init.Pid())
 	if err != nil {
-		return nil, fmt.Errorf("cannot look at its streams: %w", err)
-	}
-	settings := filepath.Join(dir, "criu.conf")
-	if err := writeCriuSettings(settings, externalFiles(streams)); err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("cannot look at its streams: %w", err)
 	}
 	state, err := c.state()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	name, settings, err := criuSettings(externalFiles(streams))
+	if err != nil {
+		return nil, nil, err
 	}
 	state.ExternalDescriptors = streams
-	state.Config.Labels = criuLabels(state.Config.Labels, settings)
-	if err := writeState(filepath.Join(dir, c.record.Name, stateFile), state); err != nil {
-		return nil, err
+	state.Config.Labels = criuLabels(state.Config.Labels, name)
+	if err = writeState(filepath.Join(dir, c.record.Name, stateFile), state); err == nil {
+		lc, err = libcontainer.Load(dir, c.record.Name)
 	}
-	return libcontainer.Load(dir, c.record.Name)
+	if err != nil {
+		settings.Close()
+		return nil, nil, err
+	}
+	return lc, settings, nil
 }
 
 // state answers libcontainer's, of a container of ours too.

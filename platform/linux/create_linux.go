@@ -96,9 +96,6 @@ func (e *Executor) create(ctx context.Context, s platform.Spec) (_ *container, e
 	case reason == "":
 		err = c.prepareOwn(config)
 	default:
-		if s.Checkpoint != "" {
-			config.Labels = criuLabels(config.Labels, c.criuSettings())
-		}
 		c.lc, err = libcontainer.Create(filepath.Join(c.dir, stateDir), s.Name, config)
 	}
 	if err != nil {

@@ -31,8 +31,12 @@ func findCriu() error {
 	return nil
 }
 
-// writeCriuSettings writes a file of CRIU's options, one a line (criu(8), "CONFIGURATION FILES"): the administrator's, and lines.
-func writeCriuSettings(file string, lines []string) error {
+// maxSettings is what a pipe takes in bytes without anybody reading (pipe(7)).
+const maxSettings = 32 << 10
+
+// criuSettings makes a file of CRIU's options, one a line (criu(8), "CONFIGURATION FILES"): the administrator's, and lines. It is there until
+// the answer is closed, and can be read once: CRIU before 4.2 reads it twice, and fails when it is to inherit a descriptor for the second time.
+func criuSettings(lines []string) (name string, file *os.File, err error) {
 	var all []byte
 	for _, name := range adminSettings {
 		data, err := os.ReadFile(name)
@@ -41,13 +45,24 @@ func writeCriuSettings(file string, lines []string) error {
 			break
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("cannot read settings for CRIU: %w", err)
+			return "", nil, fmt.Errorf("cannot read settings for CRIU: %w", err)
 		}
 	}
-	for _, line := range lines {
-		all = append(append(all, line...), '\n')
+	all = append(all, strings.Join(append(lines, ""), "\n")...)
+	if len(all) > maxSettings {
+		return "", nil, fmt.Errorf("the settings for CRIU have %d bytes, more than %d: %w", len(all), maxSettings, errdefs.ErrInvalidArgument)
 	}
-	return os.WriteFile(file, all, 0o600)
+	r, w, err := os.Pipe()
+	if err != nil {
+		return "", nil, err
+	}
+	if _, err := w.Write(all); err != nil {
+		return "", nil, errors.Join(err, r.Close(), w.Close())
+	}
+	if err := w.Close(); err != nil {
+		return "", nil, errors.Join(err, r.Close())
+	}
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), r.Fd()), r, nil
 }
 
 // criuLabels has libcontainer, which takes the first label of the name, give CRIU these settings.

@@ -21,7 +21,7 @@ import (
 // does not know how to go on, and finds one that has ended.
 type restoring struct {
 	images, work string
-	settings     string // file of CRIU's
+	config       *configs.Config // libcontainer's own
 	program      *libcontainer.Process
 	io           platform.IO
 	uid, gid     uint32
@@ -54,7 +54,7 @@ func checkRestore(s platform.Spec, cli *commandLine) error {
 func (c *container) prepareRestore(program *libcontainer.Process, s platform.Spec, config *configs.Config) error {
 	uid, gid := ioOwner(s, config)
 	c.init.restoring = &restoring{
-		images: s.Checkpoint, work: s.Options.CriuWorkPath, settings: c.criuSettings(), program: program, io: s.IO, uid: uid, gid: gid,
+		images: s.Checkpoint, work: s.Options.CriuWorkPath, config: config, program: program, io: s.IO, uid: uid, gid: gid,
 	}
 	cg, err := c.cgroups()
 	if err != nil {
@@ -62,9 +62,6 @@ func (c *container) prepareRestore(program *libcontainer.Process, s platform.Spe
 	}
 	return cg.Apply(-1)
 }
-
-// criuSettings is a file in the container's folder, for restoring it.
-func (c *container) criuSettings() string { return filepath.Join(c.dir, "criu.conf") }
 
 func (p *process) startRestored() error {
 	r := p.restoring
@@ -88,9 +85,14 @@ func (c *container) restore(r *restoring) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := writeCriuSettings(r.settings, inheritedFiles(streams)); err != nil {
+	name, settings, err := criuSettings(inheritedFiles(streams))
+	if err != nil {
 		return 0, err
 	}
+	defer settings.Close()
+	labels := r.config.Labels
+	r.config.Labels = criuLabels(labels, name)
+	defer func() { r.config.Labels = labels }()
 	work := r.work
 	if work == "" {
 		work = filepath.Join(c.dir, "criu")
