@@ -302,7 +302,7 @@ func (f *foreign) follow(execID string) {
 		}
 		p, err := f.e.proc(execID)
 		if err != nil {
-			return
+			return // deleted meanwhile
 		}
 		// The event is usually right behind, and says the same.
 		select {

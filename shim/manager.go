@@ -284,6 +284,9 @@ func (m *Manager) reconcileEntry(ctx context.Context, c *conn, e *entry) error {
 			m.conf.Log.Warn("no shim knows a task; what is left of it is removed", "namespace", e.ns, "id", e.id)
 			m.vanished(e)
 		}
+		if f, ok := e.shim.(*foreign); ok && known {
+			f.follow(execID) // the one that was begun before has ended with its connection, or its daemon
+		}
 	}
 	return nil
 }
