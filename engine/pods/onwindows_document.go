@@ -59,6 +59,9 @@ func (w *onWindows) use(ctx context.Context, c *container, v Container, _ bool) 
 		w.m.conf.Log.Warn("cannot read what a container uses", "container", c.id, "err", err)
 		return nil, nil
 	}
+	if pids, err := w.m.e.Tasks().Pids(ctx, Namespace, c.id); err == nil { // what is not in the statistics
+		u.Tasks = uint64(len(pids))
+	}
 	if r := v.Resources; r != nil && r.Windows != nil {
 		u.Limit = uint64(max(r.Windows.Memory, 0))
 	}
