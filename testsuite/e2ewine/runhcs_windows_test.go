@@ -30,18 +30,6 @@ import (
 
 const runhcs, runhcsRuntime = "containerd-shim-runhcs-v1.exe", "io.containerd.runhcs.v1"
 
-// TestMain lets this program be a shim in the place of hcsshim's when it has its name.
-func TestMain(m *testing.M) {
-	if strings.EqualFold(filepath.Base(os.Args[0]), runhcs) {
-		if err := madeUpShim(os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
 // madeUpShim speaks containerd's shim protocol as runhcs does: start prints the pipe of a process that serves version 2 of the task API, delete a
 // DeleteResponse. Its container is nothing but what it was told, which is kept in the directory SLIPWAY_E2E_TOLD.
 func madeUpShim(args []string) error {
