@@ -51,6 +51,13 @@ type (
 	SnapshotCommit  struct{ Key, Name, Snapshotter string }
 	SnapshotRemove  struct{ Key, Snapshotter string }
 
+	// PullProgress has topics /images/pull/begin, progress (once in tellPull at most), done and failed.
+	PullProgress struct {
+		Ref         string // as it was asked for
+		State       string // "pulling", "unpacking", "done", or why it failed
+		Done, Bytes int64  // so many bytes of what is known to be needed
+	}
+
 	// Of layers that are used before they are here: the image's name, the blob, the snapshot.
 	LazyAttach   struct{ Image, Layer, Snapshot, Index string }
 	LazyComplete struct{ Image, Layer, Snapshot string }

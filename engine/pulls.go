@@ -55,10 +55,15 @@ type pulling struct {
 	namespace, ref string
 	begun          time.Time
 	also           image.ProgressFunc // may be nil
+	publish        func(namespace, topic string, p Payload)
 
 	mu    sync.Mutex
 	parts map[digest.Digest]image.Progress
+	told  time.Time // when the last event was
 }
+
+// tellPull is the least time between two events of a pull's progress.
+const tellPull = time.Second
 
 func (p *pulling) note(part image.Progress) {
 	if p.also != nil {
@@ -70,11 +75,43 @@ func (p *pulling) note(part image.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.parts[part.Desc.Digest] = part
+	if now := time.Now(); now.Sub(p.told) >= tellPull {
+		p.told = now
+		p.tell("progress", "")
+	}
+}
+
+// tell needs p.mu. Without a state it is what the pull does.
+func (p *pulling) tell(topic, state string) {
+	v := p.sum()
+	if state == "" {
+		state = "pulling"
+		if v.Unpacking {
+			state = "unpacking"
+		}
+	}
+	p.publish(p.namespace, "/images/pull/"+topic, PullProgress{Ref: p.ref, State: state, Done: v.Done, Bytes: v.Bytes})
+}
+
+// end tells of it.
+func (p *pulling) end(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.tell("failed", err.Error())
+	} else {
+		p.tell("done", "done")
+	}
 }
 
 func (p *pulling) view() Pulling {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.sum()
+}
+
+// sum needs p.mu.
+func (p *pulling) sum() Pulling {
 	v := Pulling{Namespace: p.namespace, Ref: p.ref, Begun: p.begun}
 	fetching := false
 	for _, part := range p.parts {
@@ -92,9 +129,13 @@ func (p *pulling) view() Pulling {
 	return v
 }
 
-// begin lists and counts a pull, whose result is at err when ended is called.
-func (c *pullCounts) begin(namespace, ref string, also image.ProgressFunc, err *error) (p *pulling, ended func()) {
-	p = &pulling{namespace: namespace, ref: ref, begun: time.Now(), also: also, parts: map[digest.Digest]image.Progress{}}
+// begin lists and counts a pull and tells of it, whose result is at err when ended is called.
+func (c *pullCounts) begin(
+	namespace, ref string, also image.ProgressFunc, publish func(namespace, topic string, p Payload), err *error,
+) (p *pulling, ended func()) {
+	now := time.Now()
+	p = &pulling{namespace: namespace, ref: ref, begun: now, also: also, publish: publish, parts: map[digest.Digest]image.Progress{}, told: now}
+	publish(namespace, "/images/pull/begin", PullProgress{Ref: ref, State: "pulling"})
 	c.running.Add(1)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,6 +148,7 @@ func (c *pullCounts) begin(namespace, ref string, also image.ProgressFunc, err *
 		delete(c.now, p)
 		c.mu.Unlock()
 		c.running.Add(-1)
+		p.end(*err)
 		if *err != nil {
 			c.failed.Add(1)
 		} else {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,7 +22,12 @@ func TestPulls(t *testing.T) {
 	e := &Engine{}
 	var err error
 	told := 0
-	p, ended := e.pulls.begin("ns", "x", func(image.Progress) { told++ }, &err)
+	var events []PullProgress
+	var topics []string
+	publish := func(namespace, topic string, p Payload) {
+		topics, events = append(topics, namespace+topic), append(events, p.(PullProgress))
+	}
+	p, ended := e.pulls.begin("ns", "x", func(image.Progress) { told++ }, publish, &err)
 	for _, one := range []image.Progress{
 		{Name: "resolving"}, part("a", 100, 10, image.Downloading), part("b", 50, 0, image.Exists), part("a", 100, 40, image.Downloading),
 	} {
@@ -34,7 +40,9 @@ func TestPulls(t *testing.T) {
 	if list := e.Pulls("ns"); list[0].Unpacking {
 		t.Errorf("while something is on its way: %+v", list)
 	}
+	p.told = p.told.Add(-tellPull) // as if some time had gone by
 	p.note(part("a", 100, 100, image.Unpacking))
+	p.note(part("a", 100, 100, image.Unpacking)) // so soon after nothing is told
 	if list := e.Pulls("ns"); !list[0].Unpacking {
 		t.Errorf("got %+v", list)
 	}
@@ -44,6 +52,16 @@ func TestPulls(t *testing.T) {
 	ended()
 	if list := e.Pulls("ns"); len(list) != 0 || e.pulls.done.Load() != 1 {
 		t.Errorf("after its end: %+v", list)
+	}
+	if want := []string{"ns/images/pull/begin", "ns/images/pull/progress", "ns/images/pull/done"}; !slices.Equal(topics, want) {
+		t.Errorf("told of %q", topics)
+	} else if want := (PullProgress{Ref: "x", State: "unpacking", Done: 160, Bytes: 160}); events[1] != want || events[2].State != "done" {
+		t.Errorf("told %+v", events)
+	}
+	_, ended = e.pulls.begin("ns", "y", nil, publish, &err)
+	err = errdefs.ErrNotFound
+	if ended(); topics[4] != "ns/images/pull/failed" || events[4] != (PullProgress{Ref: "y", State: "not found"}) {
+		t.Errorf("told of a failure: %+v", events[3:])
 	}
 }
 
@@ -67,7 +85,7 @@ func TestPatience(t *testing.T) {
 	// The pull that nothing comes for ends, and says why.
 	e := &Engine{}
 	var err error
-	p, ended := e.pulls.begin("ns", "x", nil, &err)
+	p, ended := e.pulls.begin("ns", "x", nil, func(string, string, Payload) {}, &err)
 	defer ended()
 	ctx, stop := p.watch(t.Context(), patience, &err)
 	<-ctx.Done()

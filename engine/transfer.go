@@ -46,7 +46,7 @@ type PullOptions struct {
 // Pull fetches an image, unpacks it as asked and records it. What it makes is held by the scope's lease, or by one of its own until
 // the record is there. A pull that was cut short by anything is resumed by the next.
 func (e *Engine) Pull(ctx context.Context, sc Scope, o PullOptions) (_ []metadata.Image, err error) {
-	pulling, ended := e.pulls.begin(sc.Namespace, o.Ref, o.Progress, &err)
+	pulling, ended := e.pulls.begin(sc.Namespace, o.Ref, o.Progress, e.publish, &err)
 	defer ended()
 	o.Progress = pulling.note
 	ctx, unwatch := pulling.watch(ctx, o.Patience, &err)

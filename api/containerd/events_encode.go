@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	eventsapi "github.com/containerd/containerd/api/events"
+	"github.com/containerd/containerd/api/types/transfer"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"google.golang.org/protobuf/proto"
@@ -44,7 +45,7 @@ func EventField(p engine.Payload, path []string) (string, bool) {
 	return textField(msg, path)
 }
 
-// textField is Field for our own messages, all of whose fields are strings.
+// textField is Field for messages that have none; what is no string cannot be asked for.
 func textField(msg proto.Message, path []string) (string, bool) {
 	if len(path) != 1 {
 		return "", false
@@ -111,6 +112,8 @@ func eventMessage(p engine.Payload) (proto.Message, error) {
 		return &eventsapi.SnapshotCommit{Key: p.Key, Name: p.Name, Snapshotter: p.Snapshotter}, nil
 	case engine.SnapshotRemove:
 		return &eventsapi.SnapshotRemove{Key: p.Key, Snapshotter: p.Snapshotter}, nil
+	case engine.PullProgress: // a message that containerd's clients can show
+		return &transfer.Progress{Event: p.State, Name: p.Ref, Progress: p.Done, Total: p.Bytes}, nil
 	case engine.LazyAttach:
 		return &slipwayv1.LazyAttach{Image: p.Image, Layer: p.Layer, Snapshot: p.Snapshot, Index: p.Index}, nil
 	case engine.LazyComplete:

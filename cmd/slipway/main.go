@@ -61,7 +61,7 @@ func (a *app) root() *cobra.Command {
 	cmd.AddCommand(
 		a.pullCmd(), a.pushCmd(), a.imagesCmd(), a.imageCmd(), a.rmiCmd(),
 		a.runCmd(), a.execCmd(), a.psCmd(), a.logsCmd(), a.stopCmd(), a.killCmd(), a.rmCmd(),
-		a.inspectCmd(), a.infoCmd(), a.versionCmd(),
+		a.inspectCmd(), a.eventsCmd(), a.infoCmd(), a.versionCmd(),
 	)
 	cmd.SetFlagErrorFunc(helpful)
 	explainArgs(cmd)

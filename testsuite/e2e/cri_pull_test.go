@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -69,6 +71,75 @@ func TestPullsAreSeen(t *testing.T) {
 	if l := listed(); len(l) > 0 {
 		t.Errorf("after their end: %q", l)
 	}
+}
+
+// TestPullEvents: how far a pull is that a kubelet waits for goes to who listens for events, which ctr can show too.
+func TestPullEvents(t *testing.T) {
+	hub := registry.Start(t)
+	built := hub.Push("lib/one:v1", layered())
+	hub.Fault(registry.Match{Method: "GET", Path: "lib/one/blobs/", Digest: built.Layers[1].Digest, Times: 1}, registry.Slow(100_000, 100*time.Millisecond))
+	d, k := startCRI(t)
+	var shown []*listener
+	for program, args := range map[string][]string{
+		filepath.Join(binaries, "slipway"): {"--address", d.address, "--namespace", "k8s.io", "events", "topic~=^/images/pull/"},
+		ctr2(t):                            {"--address", d.address, "events", "topic~=^/images/pull/"},
+	} {
+		shown = append(shown, listen(t, program, args...))
+	}
+	eventually(t, "both listen", func() bool {
+		_ = k.pullImage(t, hub.Host()+"/lib/nothing:v1", nil)
+		return strings.Contains(shown[0].text(), "/images/pull/failed") && strings.Contains(shown[1].text(), "/images/pull/failed")
+	})
+	one := hub.Host() + "/lib/one:v1"
+	if err := k.pullImage(t, one, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range shown {
+		eventually(t, "the pull has ended", func() bool { return strings.Contains(l.text(), "/images/pull/done") })
+		var topics []string
+		for line := range strings.Lines(l.text()) {
+			if strings.Contains(line, one) {
+				_, topic, _ := strings.Cut(line, "/images/pull/")
+				topics = append(topics, strings.Fields(topic)[0])
+			}
+		}
+		if n := len(topics); n < 3 || topics[0] != "begin" || topics[1] != "progress" || topics[n-1] != "done" {
+			t.Errorf("shown is %q:\n%s", topics, l.text())
+		}
+	}
+}
+
+// listener is a program that shows events until the test ends.
+type listener struct {
+	mu  sync.Mutex
+	out strings.Builder
+}
+
+func (l *listener) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out.Write(p)
+}
+
+func (l *listener) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out.String()
+}
+
+func listen(t *testing.T, program string, args ...string) *listener {
+	t.Helper()
+	l := &listener{}
+	cmd := exec.Command(program, args...)
+	cmd.Stdout = l
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return l
 }
 
 // TestStuckPull: a pull that something comes for all the time, but too little, is given up, and the next goes on.

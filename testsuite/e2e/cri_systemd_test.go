@@ -41,7 +41,7 @@ func TestSystemdPods(t *testing.T) {
 	const slice = "kubetest-burstable-podabc.slice"
 	k.cgroup = "/kubetest.slice/kubetest-burstable.slice/" + slice
 	systemctl(t, "start", slice)
-	systemctl(t, "set-property", "--runtime", slice, "MemoryMax=64M")
+	systemctl(t, "set-property", "--runtime", slice, "MemoryMax=40M")
 	t.Cleanup(func() { systemctl(t, "stop", "kubetest.slice") })
 
 	pod := k.podConfig(name(t))
@@ -68,7 +68,7 @@ func TestSystemdPods(t *testing.T) {
 	}
 	k.systemdStats(t, podID)
 
-	greedy := k.containerConfig(pod, "exec tail /dev/zero") // which has no limit but the pod's
+	greedy := k.containerConfig(pod, "exec dd if=/dev/zero of=/dev/null bs=60M count=1") // which has no limit but the pod's
 	greedy.Metadata.Name = "greedy"
 	made, err := k.CreateContainer(t.Context(), &runtime.CreateContainerRequest{PodSandboxId: podID, Config: greedy, SandboxConfig: pod})
 	if err != nil {
