@@ -190,7 +190,7 @@ func treeOfFull(t *testing.T, ref string) string {
 }
 
 // TestLazyKills is criteria 19 and 20: server, keeper and daemon are killed in any order while a container reads its whole tree again
-// and again; no read fails or differs from the image when it is pulled in full.
+// and again; no read fails or differs from the image when it is pulled in full. The longest stall is printed.
 func TestLazyKills(t *testing.T) {
 	r, d := registry.Start(t), startLazy(t)
 	l := pushLazy(t, r, 20, 0)
@@ -199,6 +199,7 @@ func TestLazyKills(t *testing.T) {
 	id := name(t)
 	d.slipway(t, "run", "-d", "--name", id, l.ref, "sh", "-c", `n=0; while sum=$(`+hashTree+`); do
 [ "$sum" = `+want+` ] || { echo "differs: $sum"; exit 1; }; n=$((n+1)); echo "read $n"; done; echo "cannot be read"; exit 2`)
+	watched := watchStalls(t, want, "data")
 	kills, random := 9, rand.New(rand.NewPCG(19, 20))
 	if soak {
 		kills = 100
@@ -233,6 +234,7 @@ func TestLazyKills(t *testing.T) {
 			t.Fatalf("after %d kills: %s", i+1, now)
 		}
 	}
+	watched.end(t)
 	d.slipway(t, "rm", "-f", id)
 }
 
