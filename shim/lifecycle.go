@@ -289,7 +289,8 @@ func (m *Manager) Exec(ctx context.Context, ns, id string, o ExecOptions) error 
 		e.mu.Unlock()
 		return fmt.Errorf("process %q of task %q: %w", o.ExecID, id, errdefs.ErrAlreadyExists)
 	}
-	e.add(o.ExecID, o.Streams).since = time.Now()
+	p := e.add(o.ExecID, o.Streams)
+	p.since, p.asked = time.Now(), true
 	e.mu.Unlock()
 	err = e.bundle.addExec(o.ExecID)
 	if err == nil {
@@ -298,10 +299,13 @@ func (m *Manager) Exec(ctx context.Context, ns, id string, o ExecOptions) error 
 			Stderr: o.Streams.Stderr, Spec: &anypb.Any{TypeUrl: processType, Value: o.Spec},
 		}, &emptypb.Empty{})
 	}
+	e.mu.Lock()
+	p.asked = false
 	if err != nil {
-		e.mu.Lock()
 		delete(e.procs, o.ExecID)
-		e.mu.Unlock()
+	}
+	e.mu.Unlock()
+	if err != nil {
 		e.bundle.removeExec(o.ExecID)
 	}
 	return err

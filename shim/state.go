@@ -18,13 +18,26 @@ import (
 
 // refresh asks a shim how a process is; known is false when it knows of none.
 func (m *Manager) refresh(ctx context.Context, c *conn, e *entry, execID string) (known bool, err error) {
+	e.mu.Lock()
+	p := e.procs[execID]
+	asked := p != nil && p.asked
+	e.mu.Unlock()
+	if asked {
+		return true, nil // its Exec is under way and will say how that ended
+	}
 	var r task.StateResponse
 	err = c.call(ctx, e.ns, "State", &task.StateRequest{ID: e.id, ExecID: execID}, &r)
 	if errors.Is(err, errdefs.ErrNotFound) {
 		if execID != "" {
 			e.mu.Lock()
-			delete(e.procs, execID)
+			again := e.procs[execID] != p // another of the name came meanwhile
+			if !again {
+				delete(e.procs, execID)
+			}
 			e.mu.Unlock()
+			if again {
+				return true, nil
+			}
 			e.bundle.removeExec(execID)
 			m.kept.Drop(server.KeptName(e.ns, e.id, execID))
 		}

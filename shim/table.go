@@ -31,6 +31,7 @@ type entry struct {
 type proc struct {
 	state State     // Pid, Status, ExitStatus and ExitedAt change
 	since time.Time // when this Manager added it; zero for one that it found
+	asked bool      // its Exec has not been answered yet
 	done  chan struct{}
 }
 

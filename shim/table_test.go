@@ -1,14 +1,21 @@
 package shim
 
 import (
+	"context"
+	"log/slog"
+	"net"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/ttrpc"
 	"github.com/containerd/typeurl/v2"
 	"github.com/slipwayd/slipway/shim/fdstore"
+	"github.com/slipwayd/slipway/shim/server"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -50,3 +57,52 @@ func TestLateEvents(t *testing.T) {
 		t.Fatalf("told %q, want %q", told, want)
 	}
 }
+
+// TestExecDuringReconcile has a shim's successor be asked for a process whose Exec it has not been asked for yet.
+func TestExecDuringReconcile(t *testing.T) {
+	m := &Manager{kept: &fdstore.Store{}, conf: Config{Log: slog.New(slog.DiscardHandler)}}
+	e := newEntry("ns", "c", bundle{t.TempDir()}, taskRecord{})
+	e.ready = true
+	p := e.add("exec", Streams{})
+	p.asked = true
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	go serveUnknown(theirs)
+	c := &conn{client: ttrpc.NewClient(ours), service: server.ServiceV3, closed: make(chan struct{})}
+	defer c.client.Close()
+	if known, err := m.refresh(t.Context(), c, e, "exec"); err != nil || !known || e.procs["exec"] != p {
+		t.Fatalf("while its Exec is under way: %v, %v, %v", known, err, e.procs)
+	}
+	p.asked = false
+	if known, err := m.refresh(t.Context(), c, e, "exec"); err != nil || known || e.procs["exec"] != nil {
+		t.Fatalf("when the shim has forgotten it: %v, %v, %v", known, err, e.procs)
+	}
+}
+
+// serveUnknown answers State with NotFound, until the connection ends.
+func serveUnknown(conn net.Conn) {
+	s, err := ttrpc.NewServer()
+	if err != nil {
+		panic(err)
+	}
+	s.RegisterService(server.ServiceV3, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
+		"State": func(context.Context, func(any) error) (any, error) {
+			return nil, status.Error(codes.NotFound, "no such process")
+		},
+	}})
+	_ = s.Serve(context.Background(), &oneListener{conn: conn})
+}
+
+// oneListener has one connection.
+type oneListener struct{ conn net.Conn }
+
+func (l *oneListener) Accept() (net.Conn, error) {
+	c := l.conn
+	if l.conn = nil; c == nil {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+
+func (*oneListener) Close() error   { return nil }
+func (*oneListener) Addr() net.Addr { return &net.UnixAddr{} }
