@@ -29,8 +29,10 @@ import (
 // patience bounds waits for things that happen soon; it is long because machines under test are slow.
 const patience = 3 * time.Minute
 
+var programs = []string{"slipwayd", "slipway", "slipway-shim", "slipway-fuse"}
+
 var (
-	binaries string             // directory of slipwayd, slipway and slipway-shim
+	binaries string             // directory of programs
 	hub      *registry.Registry // with busybox
 	busybox  string             // reference of the image
 )
@@ -63,6 +65,11 @@ func runTests(m *testing.M) (int, error) {
 	if binaries, err = filepath.Abs(binaries); err != nil {
 		return 0, err
 	}
+	for _, program := range programs {
+		if _, err := os.Stat(filepath.Join(binaries, program)); err != nil {
+			return 0, fmt.Errorf("%w; run make build, or unset SLIPWAY_BIN", err)
+		}
+	}
 	image, err := ociimage.Busybox()
 	if err != nil {
 		return 0, err
@@ -79,7 +86,7 @@ func runTests(m *testing.M) (int, error) {
 
 // build makes the binaries as the Makefile does.
 func build(dir string) error {
-	for _, program := range []string{"slipwayd", "slipway", "slipway-shim", "slipway-fuse"} {
+	for _, program := range programs {
 		cmd := exec.Command("go", "build", "-tags", "seccomp", "-o", filepath.Join(dir, program), "./cmd/"+program)
 		cmd.Dir = "../.."
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -139,13 +146,14 @@ func (d *daemon) spawn() {
 	if err := os.WriteFile(config, []byte(d.config), 0o600); err != nil {
 		d.t.Fatal(err)
 	}
-	d.process = exec.Command(filepath.Join(binaries, "slipwayd"),
+	process := exec.Command(filepath.Join(binaries, "slipwayd"),
 		"--root", d.root, "--state", d.state, "--address", d.address, "--config", config, "--log-level", "debug")
-	d.process.Env = append(os.Environ(), d.environment...)
-	d.process.Stdout, d.process.Stderr = log, log
-	if err := d.process.Start(); err != nil {
+	process.Env = append(os.Environ(), d.environment...)
+	process.Stdout, process.Stderr = log, log
+	if err := process.Start(); err != nil {
 		d.t.Fatal(err)
 	}
+	d.process = process
 	exited := make(chan struct{})
 	d.exited = exited
 	go func(p *exec.Cmd) {
@@ -227,6 +235,7 @@ func (d *daemon) cleanup() {
 		d.t.Logf("end of the daemon's log:\n%s", d.logTail())
 	}
 	d.end(syscall.SIGTERM)
+	cgroups := d.cgroups()
 	for _, pid := range d.processes() {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
@@ -236,6 +245,7 @@ func (d *daemon) cleanup() {
 	if err := os.RemoveAll(d.dir); err != nil {
 		d.t.Errorf("cannot remove the daemon's directory: %v", err)
 	}
+	removeCgroups(d.t, cgroups)
 }
 
 // processes are those whose command line names the daemon's directory (the daemon, its shims) or whose root file system is

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -109,4 +110,40 @@ func children(dir string) []string {
 		all = append(all, filepath.Join(dir, e.Name()))
 	}
 	return all
+}
+
+// cgroups are those that tests and what still runs of the daemon's containers have to themselves, below any hierarchy: the pods' parent, and what its
+// processes are in but this one is not.
+func (d *daemon) cgroups() []string {
+	ours, _ := os.ReadFile("/proc/self/cgroup")
+	found := map[string]bool{"/" + filepath.Base(d.dir): true}
+	for _, pid := range d.processes() {
+		theirs, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cgroup"))
+		for line := range strings.Lines(string(theirs)) {
+			if fields := strings.SplitN(strings.TrimSpace(line), ":", 3); len(fields) == 3 && !strings.Contains(string(ours), line) {
+				found[fields[2]] = true
+			}
+		}
+	}
+	delete(found, "/")
+	return slices.Collect(maps.Keys(found))
+}
+
+// removeCgroups removes them from all hierarchies, with what is in them, once their processes have ended.
+func removeCgroups(t *testing.T, cgroups []string) {
+	hierarchies := append(children("/sys/fs/cgroup"), "/sys/fs/cgroup")
+	for _, cgroup := range cgroups {
+		for _, h := range hierarchies {
+			dirs := pathsWith(filepath.Join(h, cgroup), "") // parents first
+			slices.Reverse(dirs)
+			for _, dir := range dirs {
+				if info, err := os.Stat(dir); err == nil && info.IsDir() {
+					eventually(t, "the end of cgroup "+dir, func() bool {
+						err := os.Remove(dir)
+						return err == nil || os.IsNotExist(err)
+					})
+				}
+			}
+		}
+	}
 }
