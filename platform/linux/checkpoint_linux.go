@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/cgroups"
@@ -50,6 +51,7 @@ func (c *container) checkpoint(o platform.CheckpointOptions) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	c.awaitProgram()
 	lc, settings, err := c.criuView(dir)
 	if err != nil {
 		return err
@@ -73,6 +75,17 @@ func (c *container) checkpoint(o platform.CheckpointOptions) (err error) {
 		return c.thawDying()
 	}
 	return nil
+}
+
+// startGrace is how long a container that is being checkpointed may take to execute its program.
+const startGrace = time.Second
+
+// awaitProgram lets a container that was started a moment ago execute its program: CRIU cannot write what it was before. One that executes
+// something out of nowhere (memfd_create) waits in vain.
+func (c *container) awaitProgram() {
+	for wait := time.Millisecond; wait < startGrace && !executing(c.init.Pid()); wait *= 2 {
+		time.Sleep(wait)
+	}
 }
 
 // willThaw notes that CRIU may freeze the container, so that an executor that finds the note lets it go on. CRIU itself, when we die, lets

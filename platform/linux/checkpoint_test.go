@@ -3,7 +3,8 @@
 package linux_test
 
 import (
-	"bytes"
+	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -120,7 +121,10 @@ func testCheckpoint(t *testing.T, e *linux.Executor, streams func(t *testing.T) 
 		t.Fatal(err)
 	}
 	await(t, out, "ready")
-	images := []string{checkpoint(t, c, platform.CheckpointOptions{})}
+	var images []string
+	if !testing.Short() { // which is where code runs ten times slower
+		images = append(images, checkpoint(t, c, platform.CheckpointOptions{}))
+	}
 	if pid := c.Init().Pid(); unix.Kill(pid, 0) != nil {
 		t.Fatal("a checkpoint ended the container")
 	}
@@ -158,5 +162,135 @@ func testCheckpoint(t *testing.T, e *linux.Executor, streams func(t *testing.T) 
 	}
 }
 
-var _ = bytes.NewReader
-var _ = errdefs.ErrNotFound
+// TestCheckpointAtOnce comes before the program does.
+func TestCheckpointAtOnce(t *testing.T) {
+	needCriu(t)
+	for _, libcontainer := range []bool{false, true} {
+		e, err := linux.New(linux.Config{Root: t.TempDir(), Libcontainer: libcontainer})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := started(t, e, platformSpec(t, "once", ociSpec("once", "sleep", "1000")))
+		checkpoint(t, c, platform.CheckpointOptions{})
+		ended(t, c)
+		e.Close()
+	}
+}
+
+func TestCheckpointOfPaused(t *testing.T) {
+	needCriu(t)
+	e := newExecutor(t, t.TempDir())
+	s, out := platformSpec(t, "paused", ociSpec("paused", "sh", "-c", "echo ready; sleep 1000")), fifo(t)
+	s.IO.Stdout = out
+	c := started(t, e, s)
+	await(t, out, "ready")
+	if err := c.(platform.Pauser).Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	checkpoint(t, c, platform.CheckpointOptions{})
+	if code, err := execute(t, c, "true"); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("after its checkpoint a paused container executes: %d, %v", code, err)
+	}
+	if err := c.(platform.Pauser).Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if code, err := execute(t, c, "sh", "-c", "exit 3"); code != 3 || err != nil {
+		t.Errorf("after it is resumed: %d, %v", code, err)
+	}
+	if err := c.(platform.Pauser).Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	checkpoint(t, c, platform.CheckpointOptions{Exit: true})
+	if exit, err := c.Init().Wait(t.Context()); err != nil || exit.Status != 137 {
+		t.Errorf("a paused container that a checkpoint is to end ends with %+v, %v", exit, err)
+	}
+	if err := c.Delete(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestThawAfterCrash is about a container that was frozen for a checkpoint by an executor that died.
+func TestThawAfterCrash(t *testing.T) {
+	needContainers(t)
+	for _, libcontainer := range []bool{false, true} {
+		root := t.TempDir()
+		e, err := linux.New(linux.Config{Root: root, Libcontainer: libcontainer})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := started(t, e, platformSpec(t, "frozen", ociSpec("frozen", "sleep", "1000")))
+		if err := c.(platform.Pauser).Pause(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, "frozen", linux.ThawFile), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		e.Close()
+		e = newExecutor(t, root)
+		if c, err = e.Adopt(t.Context(), "frozen"); err != nil {
+			t.Fatal(err)
+		}
+		if code, err := execute(t, c, "sh", "-c", "exit 3"); code != 3 || err != nil {
+			t.Errorf("executed in it: %d, %v", code, err)
+		}
+		ended(t, c)
+		e.Close()
+	}
+}
+
+func TestCheckpointRefused(t *testing.T) {
+	needContainers(t)
+	e := newExecutor(t, t.TempDir())
+	c, err := e.Create(t.Context(), platformSpec(t, "c", ociSpec("c", "sleep", "1000")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	try := func(o platform.CheckpointOptions) error { return c.(platform.Checkpointer).Checkpoint(t.Context(), o) }
+	if err := try(platform.CheckpointOptions{Images: t.TempDir()}); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("of a container that is not started: %v", err)
+	}
+	if err := c.Init().Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := try(platform.CheckpointOptions{Images: "relative"}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("to a relative path: %v", err)
+	}
+	if err := try(platform.CheckpointOptions{Images: t.TempDir(), EmptyNamespaces: []string{"user"}}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("with an empty user namespace: %v", err)
+	}
+	path := os.Getenv("PATH")
+	t.Setenv("PATH", t.TempDir())
+	if err := try(platform.CheckpointOptions{Images: t.TempDir()}); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "install") {
+		t.Errorf("without CRIU: %v", err)
+	}
+	t.Setenv("PATH", path)
+	s := platformSpec(t, "restored", ociSpec("restored", "true"))
+	for _, dir := range []string{t.TempDir(), "relative", "/no/such/directory"} {
+		s.Checkpoint = dir
+		if _, err := e.Create(t.Context(), s); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("restore from %s: %v", dir, err)
+		}
+	}
+	ended(t, c)
+	if left, err := e.List(t.Context()); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func execute(t *testing.T, c platform.Container, args ...string) (uint32, error) {
+	t.Helper()
+	spec, err := json.Marshal(map[string]any{"args": args, "cwd": "/", "env": []string{"PATH=/bin"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.Exec(t.Context(), platform.ProcessSpec{ID: "e", OCI: spec})
+	if err != nil {
+		return 0, err
+	}
+	err = p.Start(t.Context())
+	var exit platform.Exit
+	if err == nil {
+		exit, err = p.Wait(t.Context())
+	}
+	return exit.Status, errors.Join(err, p.Delete(t.Context()))
+}

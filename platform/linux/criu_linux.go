@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 // adminSettings are CRIU's settings for containers that an administrator may have written: the first that is there is used. (The annotation
@@ -127,6 +128,22 @@ func mountIDs(proc string) (map[uint64]bool, error) {
 		ids[id] = true
 	}
 	return ids, lines.Err()
+}
+
+// executing says whether a process executes a program of its own mount namespace, and not what became its init.
+func executing(pid int) bool {
+	proc := "/proc/" + strconv.Itoa(pid)
+	exe, err := os.OpenFile(filepath.Join(proc, "exe"), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer exe.Close()
+	mount, err := mountOf("/proc/self/fdinfo/" + strconv.Itoa(int(exe.Fd())))
+	if err != nil {
+		return false
+	}
+	inside, err := mountIDs(proc)
+	return err == nil && inside[mount]
 }
 
 // mountOf reads the line "mnt_id:" of a file in /proc/PID/fdinfo.

@@ -31,3 +31,7 @@ func Traced(c platform.Container) bool {
 	defer t.e.tracing.RUnlock()
 	return t.traced()
 }
+
+const ThawFile = thawFile
+
+var InheritedFiles = inheritedFiles
