@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/Microsoft/go-winio"
 	"github.com/containerd/errdefs"
@@ -70,6 +71,7 @@ func (s *Set) openLogger(ctx context.Context, c Config, t target) (err error) {
 		return fmt.Errorf("logger %s is not ready: %w", t.path, err)
 	}
 	ready.Close()
+	k.outputs = []net.Conn{stdout, stderr}
 	s.files = append(s.files, stdout, stderr)
 	s.io.Stdout, s.io.Stderr = &survivor{conn: stdout}, &survivor{conn: stderr}
 	s.sinks = append(s.sinks, k)
@@ -144,9 +146,13 @@ func awaitReady(ctx context.Context, conn net.Conn, wantByte bool) error {
 type logger struct {
 	cmd      *exec.Cmd
 	log      *slog.Logger
+	outputs  []net.Conn
 	ended    chan struct{}
 	finished atomic.Bool
 }
+
+// loggerReads is how long the end of a process waits for its logger to read what is left, which may be lost otherwise.
+const loggerReads = 5 * time.Second
 
 func (k *logger) wait() {
 	defer close(k.ended)
@@ -155,8 +161,27 @@ func (k *logger) wait() {
 	}
 }
 
-// finish leaves the program to read what is left; it sees the end once Finish has closed our ends.
-func (k *logger) finish() { k.finished.Store(true) }
+// finish waits until the program has read what is left; it sees the end once Finish has closed our ends.
+func (k *logger) finish() {
+	k.finished.Store(true)
+	read := make(chan struct{})
+	go func() { // as long as the program lives and does not read
+		defer close(read)
+		for _, conn := range k.outputs {
+			if f, ok := conn.(interface{ Flush() error }); ok {
+				_ = f.Flush() // an error says that nobody reads any more
+			}
+		}
+	}()
+	timer := time.NewTimer(loggerReads)
+	defer timer.Stop()
+	select {
+	case <-read:
+	case <-k.ended:
+	case <-timer.C:
+		k.log.Warn("logger does not read; what it has not read may be lost", "logger", k.cmd.Path)
+	}
+}
 
 func (k *logger) reopen() error { return nil }
 
