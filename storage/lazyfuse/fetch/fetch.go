@@ -48,7 +48,7 @@ func (c Class) String() string {
 // Options of a scheduler. Zero fields have the defaults that are named here.
 type Options struct {
 	// Parallel is how many GETs one host is asked for at a time. Default 8. Background reads have a quarter of them,
-	// the profile's all but two. Up to three times as many more may be on their way that have delivered what was wanted.
+	// the profile's all but two, and twice that on a line whose width is known. Up to three times as many more may be on their way that have delivered what was wanted.
 	Parallel int
 	// Deadline is how long a read waits for a registry that does not answer. Default 5 min.
 	Deadline time.Duration

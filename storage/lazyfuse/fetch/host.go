@@ -99,8 +99,8 @@ func (h *host) earliest(p *piece) time.Time {
 	return p.notBefore
 }
 
-// room says whether the class may have one more GET. Two places are kept for those who wait; the background has a quarter,
-// and one while somebody waits. Those who wait do not queue up behind GETs that have delivered what was wanted and go on only
+// room says whether the class may have one more GET. Two places are kept for those who wait; the profile has twice the rest once it is
+// known how much the line bears; the background has a quarter, and one while somebody waits. Those who wait do not queue up behind GETs that have delivered what was wanted and go on only
 // because nobody breaks them off.
 func (h *host) room(class Class) bool {
 	var n [classes]int
@@ -115,11 +115,15 @@ func (h *host) room(class Class) bool {
 	if class == Foreground {
 		return waited < h.limit && len(h.active) < 4*h.limit
 	}
-	if len(h.active) >= h.limit {
+	limit := h.limit
+	if class == Profile && h.line.trip > 0 && h.limit > 2 {
+		limit = 2*h.limit - 2 // small ranges keep a wide line busy only together
+	}
+	if len(h.active) >= limit {
 		return false
 	}
 	if class == Profile {
-		return n[Profile]+n[Background] < max(1, h.limit-2) && coming < h.line.window() // what a start needs first comes first
+		return n[Profile]+n[Background] < max(1, limit-2) && coming < h.line.window() // what a start needs first comes first
 	}
 	if h.urgent() {
 		return n[Background] < 1

@@ -1,8 +1,10 @@
 package fetch
 
 import (
+	"bytes"
 	"context"
 	"io"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,6 +91,36 @@ func TestWindow(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestManySmall: small ranges that a start will read keep a wide line busy together, but not before it is known to be wide.
+func TestManySmall(t *testing.T) {
+	for _, known := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newSource(64 * mib)
+			var now, most atomic.Int64
+			f.set(func(_ context.Context, _ int, whole []byte) (io.ReadCloser, error) {
+				most.Store(max(most.Load(), now.Add(1)))
+				defer now.Add(-1)
+				time.Sleep(20 * time.Millisecond)
+				return io.NopCloser(bytes.NewReader(whole)), nil
+			})
+			_, b := begin(t, f, Options{Parallel: 8})
+			if known {
+				b.host.line = line{20 * time.Millisecond, 1e9}
+			}
+			var readers errgroup.Group
+			for i := range 40 {
+				readers.Go(func() error { return read(b, f, Profile, mib*i, 1000) })
+			}
+			if err := readers.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			if want := map[bool]int64{false: 6, true: 12}[known]; most.Load() != want {
+				t.Errorf("known %v: %d GETs at a time, want %d", known, most.Load(), want)
+			}
+		})
+	}
 }
 
 // sharing has bodies take turns on one line.

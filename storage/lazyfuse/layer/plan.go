@@ -15,6 +15,7 @@ const (
 	stepBytes = 2 << 20   // of the blob that are fetched at once for a start, unless one unit has more
 	stepGap   = 32 << 10  // of the blob that are fetched in vain rather than asking twice
 	planBytes = 512 << 20 // of one layer's blob; a start that reads more is slow with or without a plan
+	heldAhead = 64 << 20  // that steps of all layers hold in memory at a time, fetched and decoded; a larger one goes alone
 )
 
 // step is what of a start profile is fetched at once: units that lie beside each other in the blob, and what files want of them.
@@ -94,9 +95,23 @@ func (l *Layer) steps(units []plannedUnit) []step {
 	return steps
 }
 
+// weight is what a step may hold, of heldAhead.
+func (l *Layer) weight(s *step) int64 {
+	sum := s.end - s.begin
+	for _, p := range s.units {
+		sum += l.Unit(p.unit).Size
+	}
+	return min(sum, heldAhead)
+}
+
 // ahead fetches a step. The bytes are read before any unit is waited for by others, so that somebody who reads one meanwhile
 // hurries them.
 func (l *Layer) ahead(ctx context.Context, s *step) error {
+	weight := l.weight(s)
+	if err := l.cfg.Units.ahead.Acquire(ctx, weight); err != nil {
+		return err
+	}
+	defer l.cfg.Units.ahead.Release(weight)
 	var missing []plannedUnit
 	begin, end := s.end, s.begin
 	for _, p := range s.units {

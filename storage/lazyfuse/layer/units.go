@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"sync"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // Units keeps decoded units for all layers together: small files share a unit, and readers of one unit decode it once. A few are
@@ -13,6 +15,7 @@ import (
 type Units struct {
 	limit int64 // bytes kept in memory when nobody reads them
 	spool *spool
+	ahead *semaphore.Weighted // for Layer.ahead
 
 	mu     sync.Mutex
 	layers uint64
@@ -37,7 +40,7 @@ type decoded struct {
 // empty dir there is no such file.
 func NewUnits(limit int64, dir string, onDisk int64) (*Units, error) {
 	s, err := newSpool(dir, onDisk)
-	return &Units{limit: limit, units: map[unitKey]*decoded{}, spool: s}, err
+	return &Units{limit: limit, units: map[unitKey]*decoded{}, spool: s, ahead: semaphore.NewWeighted(heldAhead)}, err
 }
 
 // Close gives the file up. What is read later is decoded anew.

@@ -21,8 +21,9 @@ type Planner interface {
 	First() []int
 }
 
-// replayers is how many steps of one replay are under way at a time: as many as the fetcher lets a profile have.
-const replayers = 6
+// replayers is how many steps of one replay are under way at a time: as many as the fetcher lets a profile have. Large ones wait for
+// memory (package layer).
+const replayers = 12
 
 // step is one step of one layer's plan.
 type step struct {
