@@ -2,21 +2,27 @@ package main
 
 import (
 	"archive/tar"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/slipwayd/slipway/engine"
+	"github.com/slipwayd/slipway/internal/mount"
+	"github.com/slipwayd/slipway/storage/lazyfuse/server/control"
+	"github.com/slipwayd/slipway/storage/lazyfuse/server/keeper"
 	"github.com/slipwayd/slipway/testsuite"
 	"github.com/slipwayd/slipway/testsuite/ociimage"
 	"github.com/slipwayd/slipway/testsuite/registry"
@@ -34,17 +40,12 @@ func holdBack(from int64, release <-chan struct{}) registry.Fault {
 	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		rec := httptest.NewRecorder()
 		next.ServeHTTP(rec, r)
-		var begin int64
-		if v, ok := strings.CutPrefix(r.Header.Get("Range"), "bytes="); ok {
-			v, _, _ = strings.Cut(v, "-")
-			begin, _ = strconv.ParseInt(v, 10, 64)
-		}
 		for k, v := range rec.Header() {
 			w.Header()[k] = v
 		}
 		w.WriteHeader(rec.Code)
 		body := rec.Body.Bytes()
-		early := max(0, min(int64(len(body)), from-begin))
+		early := max(0, min(int64(len(body)), from-rangeBegin(r)))
 		if len(body) == 1 {
 			early = 1 // asked to see whether there are ranges
 		}
@@ -177,4 +178,131 @@ func TestStaticProgramStartsEarly(t *testing.T) {
 			t.Errorf("what is not there: %q, %v", out, err)
 		}
 	})
+}
+
+// killServer kills the FUSE server of a node; its keeper starts the next one.
+func killServer(t *testing.T, dir string) {
+	t.Helper()
+	stats, err := control.Client{Socket: keeper.Socket(filepath.Join(dir, "state"))}.Stats(t.Context())
+	check(t, err)
+	check(t, unix.Kill(stats.PID, unix.SIGKILL))
+}
+
+// TestStreamSurvives: servers are killed and the daemon starts anew in the middle of a layer, and who reads it notices nothing.
+func TestStreamSurvives(t *testing.T) {
+	r, dir := registry.Start(t), memoryDir(t)
+	t.Cleanup(func() { endKeeper(t, filepath.Join(dir, "state")) })
+	built := serverless(t)
+	r.PushBuilt("test/static:latest", built)
+	ref := r.Host() + "/test/static:latest"
+	full := newNode(t)
+	want := full.tree(t, full.pull(t, ref, engine.LazyNever))
+	release := make(chan struct{})
+	released := sync.OnceFunc(func() { close(release) })
+	defer released()
+	r.Fault(registry.Match{Method: "GET", Digest: built.Layers[0].Digest}, holdBack(built.Layers[0].Size-4<<20, release))
+	n := startNode(t, dir, streaming)
+	layers := n.pull(t, ref, "")
+	s, err := n.Snapshots(inTest, "overlayfs")
+	check(t, err)
+	mounts, err := s.View(t.Context(), "view", layers[0].Chain.String(), map[string]string{"containerd.io/gc.root": "test"})
+	check(t, err)
+	check(t, mount.Temp(t.TempDir(), mounts, func(root string) error {
+		passwd, err := os.Open(filepath.Join(root, "etc/passwd"))
+		check(t, err)
+		defer passwd.Close()
+		tree := make(chan []string, 1)
+		go func() {
+			got, err := testsuite.ReadTree(root)
+			if err != nil {
+				t.Error(err)
+			}
+			tree <- comparable(got)
+		}()
+		killServer(t, dir)
+		check(t, n.Close())
+		n = startNode(t, dir, streaming)
+		killServer(t, dir)
+		st, err := os.Stat(filepath.Join(root, "bin/busybox"))
+		if err != nil || st.Size() < 1<<20 {
+			t.Errorf("what had come before: %v", err)
+		}
+		released()
+		same(t, "while everything died", <-tree, want)
+		if got, err := io.ReadAll(passwd); err != nil || !strings.HasPrefix(string(got), "root:") {
+			t.Errorf("a file that was open is %q, %v", got, err)
+		}
+		check(t, n.WaitLazy(t.Context(), "test", ref))
+		killServer(t, dir)
+		got, err := testsuite.ReadTree(root)
+		check(t, err)
+		same(t, "by a server that saw nothing come", comparable(got), want)
+		return nil
+	}))
+	defer func() { check(t, n.Close()) }()
+	s, err = n.Snapshots(inTest, "overlayfs")
+	check(t, err)
+	check(t, s.Remove(t.Context(), "view"))
+	same(t, "arrived", n.tree(t, layers), want)
+}
+
+// TestWrongStream: a registry sends wrong bytes. What was mounted fails from then on; when the registry sends the right ones the layer
+// arrives, and new mounts have it.
+func TestWrongStream(t *testing.T) {
+	r, n := registry.Start(t), newStreamer(t)
+	built := serverless(t)
+	r.PushBuilt("test/static:latest", built)
+	ref := r.Host() + "/test/static:latest"
+	layer := built.Layers[0]
+	var wrong atomic.Bool
+	wrong.Store(true)
+	r.Fault(registry.Match{Method: "GET", Digest: layer.Digest}, func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		rec := httptest.NewRecorder()
+		next.ServeHTTP(rec, req)
+		body := rec.Body.Bytes()
+		if at := layer.Size/2 - rangeBegin(req); wrong.Load() && at >= 0 && at < int64(len(body)) {
+			body[at]++
+		}
+		for k, v := range rec.Header() {
+			w.Header()[k] = v
+		}
+		w.WriteHeader(rec.Code)
+		_, _ = w.Write(body)
+	})
+	layers := n.pull(t, ref, "")
+	n.mounted(t, layers, func(root string) {
+		if _, err := os.Stat(filepath.Join(root, "nowhere")); !errors.Is(err, unix.EIO) {
+			t.Errorf("of a name in a wrong layer: %v, want EIO", err)
+		}
+		if got, err := os.ReadFile(filepath.Join(root, "var/data7")); !errors.Is(err, unix.EIO) {
+			t.Errorf("of a file in a wrong layer: %d bytes, %v, want EIO", len(got), err)
+		}
+		if err := n.WaitLazy(t.Context(), "test", ref); err == nil {
+			t.Error("a wrong layer has arrived")
+		}
+		got, err := n.ImageLayers(t.Context(), "test", ref)
+		check(t, err)
+		if got[0].Mode != engine.ModeLazy || got[0].Err == nil {
+			t.Errorf("it is %s, and why it has not arrived: %v", got[0].Mode, got[0].Err)
+		}
+		wrong.Store(false)
+		check(t, n.WaitLazy(t.Context(), "test", ref))
+		if _, err := os.Stat(filepath.Join(root, "bin/busybox")); !errors.Is(err, unix.EIO) {
+			t.Errorf("what is mounted since before: %v, want EIO", err)
+		}
+	})
+	n.mounted(t, layers, func(root string) {
+		if got, err := os.ReadFile(filepath.Join(root, "var/data7")); err != nil || string(got) != noise(7, 1<<20) {
+			t.Errorf("a new mount has %d bytes, %v", len(got), err)
+		}
+	})
+}
+
+// rangeBegin is where the range begins that a request asks for.
+func rangeBegin(r *http.Request) (begin int64) {
+	if v, ok := strings.CutPrefix(r.Header.Get("Range"), "bytes="); ok {
+		v, _, _ = strings.Cut(v, "-")
+		begin, _ = strconv.ParseInt(v, 10, 64)
+	}
+	return begin
 }

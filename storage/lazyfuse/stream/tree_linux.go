@@ -38,6 +38,9 @@ type kid struct {
 	file int
 }
 
+// opaque is overlayfs's mark of a directory that hides what lies below.
+const opaque = "trusted.overlay.opaque"
+
 // maxFiles bounds the memory that a layer takes.
 const maxFiles = 1 << 18
 
@@ -110,7 +113,7 @@ func (t *tree) number(parent int, name string, n *index.Node, st *unix.Stat_t, k
 		}
 	}
 	at, ok := known.Number(parent, name)
-	if !ok || t.files[at].there || known.Node(at).Mode.Type() != n.Mode.Type() {
+	if !ok || t.files[at].there || !sameFile(known, at, n) {
 		if at = len(t.files); at >= 2*maxFiles {
 			return 0, fmt.Errorf("more than %d files: %w", 2*maxFiles, errdefs.ErrOutOfRange)
 		}
@@ -121,6 +124,16 @@ func (t *tree) number(parent int, name string, n *index.Node, st *unix.Stat_t, k
 		t.inode[st.Ino] = at
 	}
 	return at, nil
+}
+
+// sameFile says whether n is node at of what has passed, so that it may have its number, which to the kernel means these attributes and
+// these bytes. Of a tree that stopped growing before the layer's end that is not known of files: there may have been another of the name.
+func sameFile(known *index.Growing, at int, n *index.Node) bool {
+	then := known.Node(at)
+	if then.Mode.Type() != n.Mode.Type() || then.Xattrs[opaque] != n.Xattrs[opaque] {
+		return false
+	}
+	return n.Mode.IsDir() || known.Err() == nil
 }
 
 func (t *tree) has(i int) bool { return i < len(t.files) && t.files[i].there }
@@ -189,7 +202,7 @@ func xattrs(path string) (map[string]string, error) {
 	var set map[string]string
 	for name := range bytes.SplitSeq(bytes.TrimSuffix(list[:size], []byte{0}), []byte{0}) {
 		key := string(name)
-		if key == "security.selinux" || strings.HasPrefix(key, "trusted.overlay.") && key != "trusted.overlay.opaque" {
+		if key == "security.selinux" || strings.HasPrefix(key, "trusted.overlay.") && key != opaque {
 			continue
 		}
 		value := make([]byte, 64<<10) // the kernel's own limit
