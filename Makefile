@@ -38,7 +38,7 @@ e2e: build             ## real clients (ctr, the containerd Go client, slipway) 
 vm: build              ## the executor's suite where cgroup v2 is the only hierarchy
 	ci/test-cgroup2
 
-test-wine:             ## Windows code and programs under wine, over a simulator of the container services (testsuite/hcssim)
+test-wine: build       ## Windows code and programs under wine, over a simulator of the container services (testsuite/hcssim)
 	ci/test-wine
 
 systemd:               ## all of that suite where systemd makes the cgroups; vm runs a part of it

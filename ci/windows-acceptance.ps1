@@ -166,7 +166,7 @@ function Test-Pod([string] $Class) {
     }
     if ($script:containerId) {
         Check "${named}: its user" { (Crictl exec -s $script:containerId cmd /c 'echo %USERNAME%') -match 'ContainerUser' }
-        Check "${named}: its log, in Kubernetes' format" { Wait-For { (Get-Content "$logs\web.log" -ErrorAction SilentlyContinue) -match ' stdout F up' } }
+        Check "${named}: its log, in Kubernetes' format" { Wait-For { (Get-Content "$logs\web.log" -ErrorAction SilentlyContinue) -match ' stdout [FP] up' } }
         Check "${named}: an address" { (Must { Crictl inspectp $script:podId } | ConvertFrom-Json).status.network.ip -match '^\d+\.' }
         Check "${named}: statistics" {
             $all = Must { Crictl statsp --output json $script:podId } | ConvertFrom-Json

@@ -23,9 +23,6 @@ import (
 	"github.com/slipwayd/slipway/testsuite/winimage"
 )
 
-// osVersion is that of the host, and of images for it.
-const osVersion = "10.0.20348.2000"
-
 // patience is for what takes milliseconds: nothing is measured by it.
 const patience = time.Minute
 
