@@ -3,7 +3,7 @@
 // Command benchlazy measures how soon containers of images that are not here do something useful, of Slipway and its peers
 // side by side in one run, and prints the README's tables, for `make bench-lazy`.
 //
-//	benchlazy -slipway bin -registry 127.0.0.1:5000 [-peers DIR] [-stargz stargzd] [-rounds N] [-images python,big] [-links 20ms,100mbit] [-more warm,trips] [-only NAME,NAME] [-limit 2m] [-wide]
+//	benchlazy -slipway bin -registry 127.0.0.1:5000 [-peers DIR] [-stargz stargzd] [-rounds N] [-images python,big] [-links 20ms,100mbit] [-more warm,trips] [-only NAME,NAME] [-limit 1m] [-wide]
 //
 // The registry is reached through a proxy (package slowlink) that makes it 20 ms away, and in a second run lets 100 Mbit/s
 // through as well. For each start all daemons of a contender are new and empty; the page cache is dropped and then the
@@ -72,7 +72,7 @@ func main() {
 	flag.StringVar(&o.more, "more", "warm,memory,many,trips,everything", "what else is measured")
 	flag.StringVar(&o.only, "only", "", "only contenders whose names hold one of these")
 	flag.IntVar(&o.rounds, "rounds", 1, "how often each is measured")
-	flag.DurationVar(&o.limit, "limit", 2*time.Minute, "how long a start may take")
+	flag.DurationVar(&o.limit, "limit", time.Minute, "how long a start may take")
 	flag.BoolVar(&o.wide, "wide", false, "start all images over the narrow line too, which takes half an hour for each round")
 	flag.BoolVar(&o.verbose, "v", false, "print each measurement to standard error")
 	flag.Parse()
@@ -172,10 +172,7 @@ func (r times) print(image string, all []*contender, limit float64) {
 		fmt.Printf("| %s | %s |", image, start)
 		ours, theirs := 0.0, 0.0
 		for n, c := range all {
-			from := i
-			if i == profiled && c.cache == "" {
-				from = second
-			}
+			from := c.sameAs(i)
 			if len(r.seconds[from][n]) == 0 {
 				fmt.Print(" – |") // an earlier start was too late
 				continue

@@ -50,14 +50,25 @@ var startNames = [starts]string{"first", "second", "second, only a profile left"
 // errLate is a start that took longer than options.limit.
 var errLate = errors.New("it took too long")
 
-// all makes all starts; one is nil when it would be no other than second, or comes after one that was too late.
+// sameAs answers the start that one would be no other than: without lazy layers nothing outlives an image that is removed.
+func (c *contender) sameAs(start int) int {
+	switch {
+	case !c.lazy && (start == second || start == profiled):
+		return first
+	case start == profiled && c.cache == "":
+		return second
+	}
+	return start
+}
+
+// all makes all starts; one is nil when it would be no other than an earlier one, or comes after one that was too late.
 func (t trial) all(ctx context.Context, c *contender) (got [starts]*sample, err error) {
 	defer func() { err = errors.Join(err, c.stop()) }()
 	if err := c.renew(ctx); err != nil {
 		return got, err
 	}
 	for i := range got {
-		if i == profiled && c.cache == "" {
+		if c.sameAs(i) != i {
 			continue
 		}
 		if i == second || i == profiled {

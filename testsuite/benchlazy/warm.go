@@ -105,8 +105,8 @@ func (c *contender) over(ctx context.Context, h hub, limit time.Duration, cfg sl
 
 // trips answers how many round trips lie one after the other, by making them longer.
 func (c *contender) trips(ctx context.Context, h hub, limit time.Duration) ([]float64, error) {
-	if !c.lazy {
-		return nil, nil // the bytes take their time, not the trips
+	if !c.twin {
+		return nil, nil // the bytes of a first pull in full take their time, not the trips
 	}
 	const short, long = 20 * time.Millisecond, 220 * time.Millisecond
 	nothing := workload{repo: "bench-2gb", args: []string{"/bin/reader", "some"}, ready: "ready"}
