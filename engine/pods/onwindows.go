@@ -100,6 +100,9 @@ func (w *onWindows) checkContainer(p *pod, s *spec.PodContainer) error {
 	if own != p.record.Spec.HostProcess() {
 		return refuse("host_process must be the same for a pod and all of its containers")
 	}
+	if own && s.Stdin {
+		return fmt.Errorf("container %s: processes of the host have no standard input here: %w", s.Name, errdefs.ErrNotImplemented)
+	}
 	_, err := s.Resources.ForWindows()
 	return err
 }

@@ -143,9 +143,6 @@ func New(e *engine.Engine, c Config) (*Manager, error) {
 // Close waits for what is under way. Pods go on running.
 func (m *Manager) Close() error {
 	m.stop()
-	for _, c := range m.all() {
-		m.inlet(c).Close() // nobody writes into it any more
-	}
 	m.wait.Wait()
 	return nil
 }

@@ -133,14 +133,10 @@ func (m *Manager) streams(c *container) (shim.Streams, error) {
 		s.Stderr = s.Stdout
 	}
 	if c.record.Spec.Stdin {
-		s.Stdin = oneshot.Name(m.dir(c.pod.id), stdinName(c))
-		in, err := oneshot.NewInlet(s.Stdin)
-		if err != nil {
+		var err error
+		if s.Stdin, err = oneshot.MakeInlet(m.stdin(c)); err != nil {
 			return s, err
 		}
-		m.mu.Lock()
-		c.stdin = in
-		m.mu.Unlock()
 	}
 	return s, nil
 }
@@ -154,17 +150,9 @@ func urlPath(path string) string {
 	return path
 }
 
-// stdinName is what the stream is called that is a container's input.
-func stdinName(c *container) string { return "stdin-" + c.id }
-
-// inlet is where attached clients write a container's input.
-func (m *Manager) inlet(c *container) *oneshot.Inlet {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if c.stdin == nil { // an earlier daemon made it
-		c.stdin = oneshot.FindInlet(oneshot.Name(m.dir(c.pod.id), stdinName(c)))
-	}
-	return c.stdin
+// stdin is where attached clients write a container's input.
+func (m *Manager) stdin(c *container) string {
+	return filepath.Join(m.dir(c.pod.id), "stdin-"+c.id)
 }
 
 // successorWait is how long a shim's successor may take to answer.
@@ -296,7 +284,6 @@ func (m *Manager) finish(ctx context.Context, c *container, status containerStat
 		m.conf.Log.Error("cannot record how a container ended; after a restart of the daemon its status will not be known", "container", c.id, "err", err)
 	}
 	m.tellStopped(ctx, c)
-	m.inlet(c).Close()
 	close(c.done)
 }
 
@@ -350,7 +337,7 @@ func (m *Manager) stamped(c *container) time.Time {
 
 // removeFiles removes what a container has in its pod's directory.
 func (m *Manager) removeFiles(c *container) error {
-	for _, path := range []string{filepath.Join(m.dir(c.pod.id), stdinName(c)), m.stampPath(c)} {
+	for _, path := range []string{m.stdin(c), m.stampPath(c)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("cannot remove a file of the container: %w", err)
 		}

@@ -184,7 +184,7 @@ func (m *Manager) Attach(ctx context.Context, id string, s Streams) error {
 	}
 	a := &attachment{m: m, c: c, dir: dir, streams: s}
 	if s.Stdin != nil && c.record.Spec.Stdin {
-		if a.input, err = m.inlet(c).Open(); err != nil {
+		if a.input, err = oneshot.OpenInput(ctx, m.stdin(c)); err != nil {
 			return fmt.Errorf("cannot open the input of container %s: %w", c.id, err)
 		}
 		defer a.input.Close()
@@ -292,7 +292,6 @@ func (a *attachment) feed() {
 	if !a.c.record.Spec.StdinOnce {
 		return
 	}
-	a.m.inlet(a.c).End()
 	ctx, cancel := undoing(context.Background())
 	defer cancel()
 	if err := a.m.e.Tasks().CloseIO(ctx, Namespace, a.c.id, ""); err != nil && !errdefs.IsNotFound(err) {

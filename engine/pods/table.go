@@ -10,7 +10,6 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/slipwayd/slipway/internal/oneshot"
 	"github.com/slipwayd/slipway/spec"
 )
 
@@ -47,8 +46,7 @@ type container struct {
 	oom      bool
 	removing bool
 	pid      uint32
-	stdin    *oneshot.Inlet // nil until it is needed
-	done     chan struct{}  // closed when it has exited and that is recorded
+	done     chan struct{} // closed when it has exited and that is recorded
 }
 
 // State of a container, in the order of CRI's ContainerState.

@@ -4,7 +4,10 @@
 // Windows they are pipes that only administrators and the system can open; they end with this process, and a crash leaves nothing.
 package oneshot
 
-import "io"
+import (
+	"context"
+	"io"
+)
 
 // Name answers how a stream of that name is called, for the functions below and for who has its other end: a path in dir, or on Windows a pipe whose
 // name nobody can guess, another one each time.
@@ -51,23 +54,12 @@ func (i *Input) Copy(r io.Reader) error { return i.copy(r) }
 // Close ends Copy as soon as its reader answers.
 func (i *Input) Close() { i.close() }
 
-// Inlet is what a process reads from while those who write come and go. Its owner calls Close.
-type Inlet struct{ inlet }
+// MakeInlet makes what a process is to read from while those who write come and go, a fifo at path unless there is one, and answers how its shim is
+// told of it. On Windows the shim makes it: a pipe, named by a file at path.
+func MakeInlet(path string) (uri string, err error) { return makeInlet(path) }
 
-// NewInlet makes a fifo at path, unless there is one that an earlier process made.
-func NewInlet(path string) (*Inlet, error) { return newInlet(path) }
-
-// FindInlet answers the inlet that an earlier process made at path. On Windows it ended with that one.
-func FindInlet(path string) *Inlet { return findInlet(path) }
-
-// Open answers an input that leaves the inlet open when it is closed. NotFound when nobody reads.
-func (i *Inlet) Open() (*Input, error) { return i.open() }
-
-// End lets the reader come to an end where that is the writers' to do: on Windows. Elsewhere whoever else holds the fifo has to.
-func (i *Inlet) End() { i.end() }
-
-// Close ends the inlet, not what is at its path.
-func (i *Inlet) Close() { i.close() }
+// OpenInput answers an input to an inlet, which stays when the input is closed. NotFound when nobody reads.
+func OpenInput(ctx context.Context, path string) (*Input, error) { return openInput(ctx, path) }
 
 // KillTree kills a process, what it began, and what is of its session, but not processes that made a session of their own
 // after their parents had ended. They are stopped one by one first, so that none begins another unseen. On Windows it does nothing: only the

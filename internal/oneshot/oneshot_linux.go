@@ -2,6 +2,7 @@ package oneshot
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -156,31 +157,23 @@ func (i *input) copy(r io.Reader) error {
 
 func (i *input) close() { i.f.Close() }
 
-type inlet struct{ path string }
-
-func newInlet(path string) (*Inlet, error) {
+func makeInlet(path string) (string, error) {
 	if err := makeFifo(path); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, err
+		return "", err
 	}
-	return findInlet(path), nil
+	return path, nil
 }
 
-func findInlet(path string) *Inlet { return &Inlet{inlet{path}} }
-
-func (i *inlet) open() (*Input, error) {
-	f, err := os.OpenFile(i.path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+func openInput(_ context.Context, path string) (*Input, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.ENXIO) || errors.Is(err, os.ErrNotExist) {
-		err = fmt.Errorf("nobody reads %s: %w", i.path, errdefs.ErrNotFound)
+		err = fmt.Errorf("nobody reads %s: %w", path, errdefs.ErrNotFound)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return &Input{input{f}}, nil
 }
-
-func (i *inlet) end() {}
-
-func (i *inlet) close() {}
 
 func killTree(pid int) error {
 	stopped := map[int]bool{pid: true}

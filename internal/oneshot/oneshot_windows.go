@@ -1,11 +1,14 @@
 package oneshot
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/url"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -17,8 +20,8 @@ import (
 // drainGrace is how long Drain waits for a writer to close the pipe. Who writes for a container does so when its process has ended.
 const drainGrace = 10 * time.Second
 
-// inletGrace is how long Open waits for the container's end of a pipe.
-const inletGrace = 10 * time.Second
+// inputGrace is how long a pipe's other end may take to connect.
+const inputGrace = 10 * time.Second
 
 func name(_, stream string) string { return `\\.\pipe\slipway-` + stream + "-" + rand.Text() }
 
@@ -127,7 +130,7 @@ func (o *output) close() {
 
 // accepted is the first connection to a pipe; no other is taken.
 type accepted struct {
-	l     net.Listener
+	l     net.Listener  // nil when none is waited for
 	ended chan struct{} // closed when there is a connection, or will be none
 
 	mu     sync.Mutex
@@ -182,8 +185,17 @@ func (a *accepted) close() {
 		a.conn.Close()
 	}
 	a.mu.Unlock()
-	a.l.Close()
+	if a.l != nil {
+		a.l.Close()
+	}
 	<-a.ended
+}
+
+// connected is one that needs nobody to come.
+func connected(conn net.Conn) *accepted {
+	a := &accepted{conn: conn, ended: make(chan struct{})}
+	close(a.ended)
+	return a
 }
 
 type tap struct {
@@ -200,7 +212,7 @@ func newTap(path string, w io.Writer) (*Tap, error) {
 }
 
 func (t *tap) copy() error {
-	conn, err := t.get(inletGrace)
+	conn, err := t.get(inputGrace)
 	if err != nil {
 		return err
 	}
@@ -219,10 +231,9 @@ func (r reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// input writes to a connection that is its own, or its inlet's.
+// input writes to the first who connects, or to whom it has connected to.
 type input struct {
 	from *accepted
-	own  bool
 	over chan struct{} // closed by close
 	once *sync.Once
 }
@@ -232,11 +243,37 @@ func newInput(path string) (*Input, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Input{input{from: a, own: true, over: make(chan struct{}), once: &sync.Once{}}}, nil
+	return inputOf(a), nil
+}
+
+func inputOf(a *accepted) *Input {
+	return &Input{input{from: a, over: make(chan struct{}), once: &sync.Once{}}}
+}
+
+func makeInlet(path string) (string, error) {
+	return (&url.URL{Scheme: "inlet", Path: "/" + filepath.ToSlash(path)}).String(), nil // package shim/stdio
+}
+
+func openInput(ctx context.Context, path string) (*Input, error) {
+	conn, err := ipc.Dial(ctx, path)
+	if err != nil && ipc.Nobody(err) {
+		err = fmt.Errorf("nobody reads the pipe of %s: %w", path, errdefs.ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// One byte says that the connection is taken. What is written into one before, and closed, would be lost.
+	if err = conn.SetReadDeadline(time.Now().Add(inputGrace)); err == nil {
+		_, err = io.ReadFull(conn, make([]byte, 1))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("the pipe of %s is not answered: %w: %w", path, err, errdefs.ErrUnavailable), conn.Close())
+	}
+	return inputOf(connected(conn)), nil
 }
 
 func (i *input) copy(r io.Reader) error {
-	conn, err := i.from.get(inletGrace)
+	conn, err := i.from.get(inputGrace)
 	if err != nil {
 		return err
 	}
@@ -262,39 +299,7 @@ func (u until) Read(p []byte) (int, error) {
 
 func (i *input) close() {
 	i.once.Do(func() { close(i.over) })
-	if i.own {
-		i.from.close()
-	}
-}
-
-type inlet struct{ a *accepted }
-
-func newInlet(path string) (*Inlet, error) {
-	a, err := accept(path)
-	if err != nil {
-		return nil, err
-	}
-	return &Inlet{inlet{a}}, nil
-}
-
-func findInlet(string) *Inlet { return &Inlet{} }
-
-func (i *inlet) open() (*Input, error) {
-	if i.a == nil {
-		return nil, fmt.Errorf("the input ended with the daemon that made it: %w", errdefs.ErrNotFound)
-	}
-	if _, err := i.a.get(inletGrace); err != nil {
-		return nil, err
-	}
-	return &Input{input{from: i.a, over: make(chan struct{}), once: &sync.Once{}}}, nil
-}
-
-func (i *inlet) end() { i.close() }
-
-func (i *inlet) close() {
-	if i.a != nil {
-		i.a.close()
-	}
+	i.from.close()
 }
 
 func killTree(int) error { return nil }

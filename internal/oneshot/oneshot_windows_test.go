@@ -3,13 +3,17 @@ package oneshot
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/Microsoft/go-winio"
 	"github.com/containerd/errdefs"
+
+	"github.com/slipwayd/slipway/internal/ipc"
 )
 
 func dial(t *testing.T, path string) net.Conn {
@@ -107,17 +111,34 @@ func TestInput(t *testing.T) {
 	}
 }
 
-// TestInlet: clients come and go, and the reader's end comes with End.
+// TestInlet: clients find who reads by a file, and leave it open when they go.
 func TestInlet(t *testing.T) {
-	path := Name("", "in")
-	inlet, err := NewInlet(path)
+	path := filepath.Join(t.TempDir(), "stdin")
+	if _, err := OpenInput(t.Context(), path); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("nobody reads: %v", err)
+	}
+	l, err := ipc.Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer inlet.Close()
-	c := dial(t, path)
-	for _, text := range []string{"one ", "two"} {
-		in, err := inlet.Open()
+	defer l.Close()
+	for _, text := range []string{"one", "two"} {
+		got := make(chan string, 1)
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				got <- err.Error()
+				return
+			}
+			defer c.Close()
+			if _, err := c.Write([]byte{0}); err != nil {
+				got <- err.Error()
+				return
+			}
+			all, err := io.ReadAll(reader{c})
+			got <- string(all) + fmt.Sprint(err)
+		}()
+		in, err := OpenInput(t.Context(), path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,15 +146,8 @@ func TestInlet(t *testing.T) {
 			t.Fatal(err)
 		}
 		in.Close()
-	}
-	inlet.End()
-	if got, err := io.ReadAll(reader{c}); err != nil || string(got) != "one two" {
-		t.Errorf("got %q, %v", got, err)
-	}
-	if _, err := inlet.Open(); !errors.Is(err, errdefs.ErrNotFound) {
-		t.Errorf("after its end: %v", err)
-	}
-	if _, err := FindInlet(path).Open(); !errors.Is(err, errdefs.ErrNotFound) {
-		t.Errorf("of an earlier daemon: %v", err)
+		if g := <-got; g != text+"<nil>" {
+			t.Errorf("got %q, want %q", g, text)
+		}
 	}
 }

@@ -62,6 +62,9 @@ func (s *Set) openStdin(c Config) error {
 	if err != nil {
 		return err
 	}
+	if t.scheme == "inlet" {
+		return fmt.Errorf("name a fifo, which clients may come to and leave as well: %w", errdefs.ErrNotImplemented)
+	}
 	fifo, err := isFifo(t.path)
 	if err != nil {
 		return err

@@ -59,13 +59,19 @@ func (s *Set) open(ctx context.Context, c Config) error {
 	return nil
 }
 
-// openInput dials the pipe that the client writes to. The executor copies from it to the end of it, which is the client's to make.
+// openInput dials the pipe that the client writes to, and then the input's end is the client's to make; or listens. The executor copies from it.
 func (s *Set) openInput(ctx context.Context, c Config) error {
 	t, err := parse(c.Stdin)
-	if err != nil || t.path == "" {
+	switch {
+	case err != nil || t.path == "":
 		return err
-	}
-	if !isPipe(t.path) {
+	case t.scheme == "inlet":
+		in, err := newInlet(t.path)
+		if err == nil {
+			s.files, s.io.Stdin, s.inlet = append(s.files, in), in, in
+		}
+		return err
+	case !isPipe(t.path):
 		return fmt.Errorf("standard input must be a pipe: %w", errdefs.ErrInvalidArgument)
 	}
 	conn, err := dialPipe(ctx, t.path)

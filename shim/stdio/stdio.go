@@ -32,7 +32,8 @@ import (
 
 // Streams are the URIs that a client named: "" for none, a bare path for a fifo (or a regular file, which is appended to; on Windows
 // \\.\pipe\NAME is a pipe that the client listens at), file:///PATH, file:///PATH?format=cri for a log file in Kubernetes' format, binary:///PATH?ARG=VALUE and binary-v2:// for
-// a logger program (output only). It is containerd's convention, cri apart.
+// a logger program (output only). It is containerd's convention, cri apart. inlet:///PATH is an input on Windows that clients write who come and go: the shim
+// listens, and PATH names the pipe as in package ipc.
 type Streams struct {
 	Stdin, Stdout, Stderr string
 	Terminal              bool
@@ -56,6 +57,7 @@ type Set struct {
 	hold      *os.File // keeps a stdin fifo from ending while no client writes
 	input     *os.File // the fifo that Hold is still to hold, and its path
 	inputPath string
+	inlet     io.Closer   // standard input that clients find by a file, on Windows
 	files     []io.Closer // closed by Finish, after sinks have drained
 	paths     []string    // fifos of ours, removed by Finish
 	sinks     []sink
@@ -70,7 +72,7 @@ type sink interface {
 
 // target is one parsed URI.
 type target struct {
-	scheme string // "", fifo, file, cri, binary, binary-v2
+	scheme string // "", fifo, inlet, file, cri, binary, binary-v2
 	path   string
 	args   []string // of a logger program
 }
@@ -112,7 +114,7 @@ func parse(uri string) (target, error) {
 		return bad("it needs an absolute path, as in " + u.Scheme + ":///path")
 	}
 	switch u.Scheme {
-	case "fifo":
+	case "fifo", "inlet":
 	case "npipe": // as Kubernetes writes pipes of Windows; elsewhere there is no file of such a name
 		t.scheme = "fifo"
 	case "file":
@@ -162,7 +164,7 @@ func (s Streams) Validate() error {
 		if err != nil {
 			return err
 		}
-		if i == 0 && t.scheme != "" && t.scheme != "fifo" {
+		if i == 0 && t.scheme != "" && t.scheme != "fifo" && t.scheme != "inlet" {
 			return fmt.Errorf("cannot use %q as standard input: only a fifo can be: %w", uri, errdefs.ErrInvalidArgument)
 		}
 	}
@@ -226,6 +228,10 @@ func (s *Set) CloseStdin() {
 	if s.hold != nil {
 		s.hold.Close()
 		s.hold = nil
+	}
+	if s.inlet != nil {
+		s.inlet.Close()
+		s.inlet = nil
 	}
 }
 
