@@ -152,6 +152,9 @@ func (a *app) rmiCmd() *cobra.Command {
 					if err != nil {
 						return err
 					}
+					if err := oneName(cmd.Context(), c, name, img); err != nil {
+						return err
+					}
 					if err := unused(cmd.Context(), c, img.Name); err != nil && !force {
 						return err
 					}
@@ -173,15 +176,24 @@ func unused(ctx context.Context, c *client.Client, image string) error {
 	return fmt.Errorf("container %s uses it: remove that first or use --force: %w", users[0].ID, errdefs.ErrFailedPrecondition)
 }
 
-// findImage looks an image up as a user names it.
+// findImage looks an image up as a user names it: by its name, or else by its id.
 func findImage(ctx context.Context, c *client.Client, name string) (client.Image, error) {
 	r, err := reference.Parse(name)
 	if err == nil {
 		img, err := c.Image(ctx, r.String())
-		if !errdefs.IsNotFound(err) || r.String() == name {
-			return img, explainNoImage(name, err)
+		if !errdefs.IsNotFound(err) {
+			return img, err
 		}
 	}
 	img, err := c.Image(ctx, name) // other clients may use names of other forms
+	if errdefs.IsNotFound(err) && imageID.MatchString(name) {
+		var images []client.Image
+		if images, err = imagesByID(ctx, c, name); err == nil {
+			return images[0], nil
+		}
+	}
+	if isID(name) {
+		return img, err
+	}
 	return img, explainNoImage(name, err)
 }

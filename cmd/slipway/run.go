@@ -201,7 +201,7 @@ func (a *app) imageForRun(ctx context.Context, c *client.Client, ref, policy, la
 			}
 			return img, err
 		}
-		if err == nil || !errdefs.IsNotFound(err) {
+		if err == nil || !errdefs.IsNotFound(err) || isID(ref) {
 			return img, err
 		}
 	}

@@ -39,6 +39,12 @@ func TestSlipwayRunsContainers(t *testing.T) {
 	d.slipway(t, "stop", id)
 	d.slipway(t, "rm", id)
 
+	// An image by its id.
+	_, digest, _ := strings.Cut(strings.TrimSpace(d.slipway(t, "pull", "--quiet", busybox)), "@")
+	if out := d.slipway(t, "run", "--rm", digest, "echo", "hi"); out != "hi\n" {
+		t.Errorf("echo hi in image %s wrote %q", digest, out)
+	}
+
 	// In the background and gone with its end, also with what its client left behind.
 	brief := name(t)
 	d.slipway(t, "run", "-d", "--rm", "--name", brief, busybox, "sleep", "0.1")
