@@ -10,6 +10,7 @@ import (
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types"
+	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
@@ -48,11 +49,32 @@ type Task struct{ Process }
 
 // NewTask sets a container up to the point where Start runs its init. Nothing is left after an error.
 func (ct *Container) NewTask(ctx context.Context, s Streams) (*Task, error) {
+	return ct.newTask(ctx, s, nil)
+}
+
+// RestoreTask is NewTask for one that goes on from the directory that Checkpoint wrote: with Start, until which the directory must be there. It
+// has no pid before. The container's files must be as they were.
+func (ct *Container) RestoreTask(ctx context.Context, s Streams, images string) (*Task, error) {
+	return ct.newTask(ctx, s, &types.Descriptor{Annotations: map[string]string{"RestoreFromPath": images}})
+}
+
+// Checkpoint has the daemon write what the task is at this moment, with CRIU, into a directory of its host, which is made, or is empty. With exit the task
+// ends; else it goes on as it was. FailedPrecondition where CRIU is missing, or cannot.
+func (t *Task) Checkpoint(ctx context.Context, images string, exit bool) error {
+	options, err := typeurl.MarshalAnyToProto(&runcoptions.CheckpointOptions{ImagePath: images, Exit: exit})
+	if err != nil {
+		return fmt.Errorf("cannot encode the options of a checkpoint: %w", err)
+	}
+	_, err = t.ct.c.tasks.Checkpoint(ctx, &tasksapi.CheckpointTaskRequest{ContainerID: t.ct.ID, Options: options})
+	return err
+}
+
+func (ct *Container) newTask(ctx context.Context, s Streams, checkpoint *types.Descriptor) (*Task, error) {
 	a, err := s.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	req := &tasksapi.CreateTaskRequest{ContainerID: ct.ID, Terminal: s.Terminal, Stdin: a.stdin, Stdout: a.stdout, Stderr: a.stderr}
+	req := &tasksapi.CreateTaskRequest{ContainerID: ct.ID, Terminal: s.Terminal, Stdin: a.stdin, Stdout: a.stdout, Stderr: a.stderr, Checkpoint: checkpoint}
 	if req.Rootfs, err = ct.mounts(ctx); err == nil {
 		var r *tasksapi.CreateTaskResponse
 		if r, err = ct.c.tasks.Create(ctx, req); err == nil {

@@ -60,7 +60,7 @@ func (a *app) root() *cobra.Command {
 	f.StringVar(&a.snapshotter, "snapshotter", os.Getenv("SLIPWAY_SNAPSHOTTER"), "snapshotter, the daemon's default if empty (SLIPWAY_SNAPSHOTTER)")
 	cmd.AddCommand(
 		a.pullCmd(), a.pushCmd(), a.imagesCmd(), a.imageCmd(), a.rmiCmd(),
-		a.runCmd(), a.execCmd(), a.psCmd(), a.logsCmd(), a.stopCmd(), a.killCmd(), a.rmCmd(),
+		a.runCmd(), a.execCmd(), a.psCmd(), a.logsCmd(), a.stopCmd(), a.killCmd(), a.rmCmd(), a.checkpointCmd(), a.restoreCmd(),
 		a.inspectCmd(), a.eventsCmd(), a.infoCmd(), a.versionCmd(),
 	)
 	cmd.SetFlagErrorFunc(helpful)

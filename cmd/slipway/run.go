@@ -329,8 +329,7 @@ func logFor(ctx context.Context, c *client.Client, id string, labels map[string]
 		return "", fmt.Errorf("cannot make the directory of logs: %w", err)
 	}
 	labels[client.LabelLog] = filepath.Join(dir, id+".log")
-	path := "/" + strings.TrimPrefix(filepath.ToSlash(labels[client.LabelLog]), "/") // C:/dir has none
-	return "file://" + path + "?format=cri", nil
+	return logURI(labels[client.LabelLog]), nil
 }
 
 func keyValues(in []string) (map[string]string, error) {

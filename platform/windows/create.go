@@ -28,6 +28,9 @@ func (e *Executor) Create(ctx context.Context, s platform.Spec) (platform.Contai
 	if !validID(s.ID) {
 		return nil, fmt.Errorf("cannot create container %q: not a valid id (letters, digits and _.+-, and no name of a device): %w", s.ID, errdefs.ErrInvalidArgument)
 	}
+	if s.Checkpoint != "" {
+		return nil, fmt.Errorf("cannot create container %q from a checkpoint: Windows has no such thing: %w", s.Name, errdefs.ErrNotImplemented)
+	}
 	c, err := e.create(ctx, s)
 	if err != nil {
 		return nil, fmt.Errorf("cannot create container %q: %w", s.Name, err)

@@ -251,6 +251,11 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	s = platformSpec(t, "a", ociSpec("true"))
+	s.Checkpoint = `C:\images`
+	if _, err := e.Create(t.Context(), s); !errors.Is(err, errdefs.ErrNotImplemented) {
+		t.Errorf("from a checkpoint: %v", err)
+	}
 	if ids, err := e.List(t.Context()); err != nil || len(ids) > 0 {
 		t.Errorf("List = %v, %v", ids, err)
 	}

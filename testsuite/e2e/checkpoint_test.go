@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -216,4 +217,28 @@ func TestCheckpointCutShort(t *testing.T) {
 		t.Error(err)
 	}
 	k.removeAll(t, d)
+}
+
+func TestSlipwayCheckpoint(t *testing.T) {
+	needCriu(t)
+	d := startDaemon(t)
+	id, images := name(t), filepath.Join(d.dir, "images")
+	d.slipway(t, "run", "-d", "--name", id, busybox, "sh", "-c", `i=0; while :; do i=$((i+1)); echo number $i; sleep 0.1; done`)
+	lines := func() []string { return strings.Fields(strings.ReplaceAll(d.slipway(t, "logs", id), "number ", "")) }
+	eventually(t, "the program counts", func() bool { return len(lines()) > 2 })
+	d.slipway(t, "checkpoint", "--exit", id, images)
+	eventually(t, "the container has ended", func() bool { return strings.Contains(d.slipway(t, "ps", "-a"), "Exited (137)") })
+	before := len(lines())
+	d.slipway(t, "restore", id, images)
+	eventually(t, "the program goes on", func() bool { return len(lines()) > before+2 })
+	for i, n := range lines() {
+		if n != strconv.Itoa(i+1) {
+			t.Fatalf("the program counts %q", lines())
+		}
+	}
+	if _, err := d.trySlipway(t, "restore", id, images); err == nil {
+		t.Error("a running container was restored")
+	}
+	d.slipway(t, "rm", "--force", id)
+	d.checkNoContainers(t)
 }
