@@ -15,23 +15,52 @@ import (
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// podLife is what kubelet asks for one pod, which ends at the first call that fails.
+// lifeCalls are the calls that kubelet makes for one pod from its start to its end.
+func (k *kubelet) lifeCalls(pod *runtime.PodSandboxConfig) []func(context.Context) error {
+	var podID, id string
+	return []func(context.Context) error{
+		func(ctx context.Context) error {
+			made, err := k.RunPodSandbox(ctx, &runtime.RunPodSandboxRequest{Config: pod})
+			podID = made.GetPodSandboxId()
+			return err
+		},
+		func(ctx context.Context) error {
+			c := k.containerConfig(pod, "exec sleep 1000")
+			made, err := k.CreateContainer(ctx, &runtime.CreateContainerRequest{PodSandboxId: podID, Config: c, SandboxConfig: pod})
+			id = made.GetContainerId()
+			return err
+		},
+		func(ctx context.Context) error {
+			_, err := k.StartContainer(ctx, &runtime.StartContainerRequest{ContainerId: id})
+			return err
+		},
+		func(ctx context.Context) error {
+			_, err := k.StopContainer(ctx, &runtime.StopContainerRequest{ContainerId: id})
+			return err
+		},
+		func(ctx context.Context) error {
+			_, err := k.RemoveContainer(ctx, &runtime.RemoveContainerRequest{ContainerId: id})
+			return err
+		},
+		func(ctx context.Context) error {
+			_, err := k.StopPodSandbox(ctx, &runtime.StopPodSandboxRequest{PodSandboxId: podID})
+			return err
+		},
+		func(ctx context.Context) error {
+			_, err := k.RemovePodSandbox(ctx, &runtime.RemovePodSandboxRequest{PodSandboxId: podID})
+			return err
+		},
+	}
+}
+
+// podLife makes these calls, and ends at the first that fails.
 func (k *kubelet) podLife(ctx context.Context, pod *runtime.PodSandboxConfig) error {
-	podID, id, err := k.tryStart(ctx, pod, k.containerConfig(pod, "exec sleep 1000"))
-	if err != nil {
-		return err
+	for _, call := range k.lifeCalls(pod) {
+		if err := call(ctx); err != nil {
+			return err
+		}
 	}
-	if _, err := k.StopContainer(ctx, &runtime.StopContainerRequest{ContainerId: id}); err != nil {
-		return err
-	}
-	if _, err := k.RemoveContainer(ctx, &runtime.RemoveContainerRequest{ContainerId: id}); err != nil {
-		return err
-	}
-	if _, err := k.StopPodSandbox(ctx, &runtime.StopPodSandboxRequest{PodSandboxId: podID}); err != nil {
-		return err
-	}
-	_, err = k.RemovePodSandbox(ctx, &runtime.RemovePodSandboxRequest{PodSandboxId: podID})
-	return err
+	return nil
 }
 
 // again does what kubelet does after a call failed: it looks for the pod's sandbox, removes it when it is of no use, and begins anew. It must
@@ -69,52 +98,75 @@ func (k *kubelet) faultPod(t *testing.T, step int) *runtime.PodSandboxConfig {
 	return pod
 }
 
-// TestDaemonDiesDuringAPod kills the daemon after ever more of a pod's life has been asked for.
+// moments of a call at which something may die: as it is asked for, in the midst of it (where is left to chance), and when it was answered.
+var moments = []struct {
+	after    time.Duration
+	answered bool
+}{{after: 0}, {after: 2 * time.Millisecond}, {after: 8 * time.Millisecond}, {answered: true}}
+
+// eachMoment lives a pod's life up to each of its calls, has kill kill something at each moment of that, and recover bring back what died; then
+// kubelet begins again.
+func eachMoment(t *testing.T, d *daemon, k *kubelet, kill func(), recover func() *kubelet) {
+	t.Helper()
+	for step := range k.lifeCalls(nil) {
+		for n, moment := range moments {
+			pod := k.faultPod(t, step+n)
+			calls := k.lifeCalls(pod)
+			for before, call := range calls[:step] {
+				if err := call(t.Context()); err != nil {
+					t.Fatalf("call %d: %v", before, err)
+				}
+			}
+			asked := make(chan error, 1)
+			go func() { asked <- calls[step](t.Context()) }()
+			if moment.answered {
+				if err := <-asked; err != nil {
+					t.Errorf("call %d: %v", step, err)
+				}
+				kill()
+			} else {
+				time.Sleep(moment.after)
+				kill()
+				<-asked
+			}
+			k = recover()
+			k.again(t, pod)
+			k.checkNothing(t, d)
+			if t.Failed() {
+				t.Fatalf("call %d, killed at %+v", step, moment)
+			}
+		}
+	}
+}
+
+// TestDaemonDiesDuringAPod: whatever the daemon was in the middle of when it was killed, nothing is left of it.
 func TestDaemonDiesDuringAPod(t *testing.T) {
 	d, k := startCRI(t)
 	k.pull(t)
-	for step := range 36 {
-		pod := k.faultPod(t, step)
-		lived := make(chan error)
-		go func() { lived <- k.podLife(t.Context(), pod) }()
-		// The exact moment is left to chance; a life takes some 50 ms.
-		time.Sleep(time.Duration(step) * 2 * time.Millisecond)
-		d.kill()
-		<-lived
+	eachMoment(t, d, k, d.kill, func() *kubelet {
 		d.start()
-		k = dialCRI(t, d)
-		k.again(t, pod)
-		k.checkNothing(t, d)
-		if t.Failed() {
-			t.Fatalf("step %d", step)
-		}
-	}
+		return dialCRI(t, d)
+	})
 }
 
 // TestShimDiesDuringAPod kills the shim instead.
 func TestShimDiesDuringAPod(t *testing.T) {
 	d, k := startCRI(t)
 	k.pull(t)
-	for step := range 24 {
-		pod := k.faultPod(t, step)
-		lived := make(chan error)
-		go func() { lived <- k.podLife(t.Context(), pod) }()
-		time.Sleep(time.Duration(step) * 2500 * time.Microsecond)
-		killed := d.shims()
+	var killed []int
+	kill := func() {
+		killed = d.shims()
 		for _, s := range killed {
 			_ = syscall.Kill(s, syscall.SIGKILL)
 		}
-		<-lived
+	}
+	eachMoment(t, d, k, kill, func() *kubelet {
 		// Until the daemon knows of the death, which takes a while where processors are busy, calls end with the shim that is to answer them.
 		eventually(t, "another shim", func() bool {
-			return slices.ContainsFunc(d.shims(), func(pid int) bool { return !slices.Contains(killed, pid) })
+			return len(killed) == 0 || slices.ContainsFunc(d.shims(), func(pid int) bool { return !slices.Contains(killed, pid) })
 		})
-		k.again(t, pod)
-		k.checkNothing(t, d)
-		if t.Failed() {
-			t.Fatalf("step %d", step)
-		}
-	}
+		return k
+	})
 }
 
 // TestPodsOutliveTheDaemon: pods are found again, with what happened meanwhile, and none of them notices.
