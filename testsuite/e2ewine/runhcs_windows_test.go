@@ -165,8 +165,9 @@ func hostProcess(s *specs.Spec) error {
 	return nil
 }
 
-// TestRunhcs: what the built-in executor does not run goes to hcsshim's shim as it was asked for, and without that is refused by its name.
-func TestRunhcs(t *testing.T) {
+// withRunhcs puts the made-up shim on PATH, and answers the directory in which it keeps what it was told.
+func withRunhcs(t *testing.T) (told string) {
+	t.Helper()
 	dir, told := t.TempDir(), t.TempDir()
 	self, err := os.Executable()
 	if err != nil {
@@ -181,6 +182,12 @@ func TestRunhcs(t *testing.T) {
 	}
 	t.Setenv("PATH", dir+";"+os.Getenv("PATH"))
 	t.Setenv("SLIPWAY_E2E_TOLD", told)
+	return told
+}
+
+// TestRunhcs: what the built-in executor does not run goes to hcsshim's shim as it was asked for, and without that is refused by its name.
+func TestRunhcs(t *testing.T) {
+	told := withRunhcs(t)
 	d := newDaemonWith(t, collected)
 	img := d.image(hello())
 	ct, err := d.CreateContainer(d.ctx, client.ContainerOptions{ID: "other", Image: img, Runtime: runhcsRuntime, Spec: []spec.Opt{hostProcess}})
