@@ -34,8 +34,10 @@ func (d *Driver) apply(ctx context.Context, l storage.Layer, diff io.Reader) err
 	} else if !bare {
 		return fmt.Errorf("it is not empty: %w", errdefs.ErrFailedPrecondition)
 	}
+	f := newFilter(p.parents)
+	f.images = d.cims != ""
 	err = piped(
-		func(w io.Writer) error { return copyLayer(ctx, w, diff, p.parents) },
+		func(w io.Writer) error { return f.copy(ctx, w, diff) },
 		func(r io.Reader) error { return d.host.Import(ctx, r, p.own, p.parents) })
 	if err != nil {
 		return err

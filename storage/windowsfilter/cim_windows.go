@@ -39,10 +39,14 @@ func NewCim(dir, notes string) (*Driver, error) {
 		return nil, fmt.Errorf("cannot make a directory for layers: %w", err)
 	}
 	d, err := New(dir, cimHost{host, cims})
-	if err == nil {
-		d.cims = cims
+	if err != nil {
+		return nil, err
 	}
-	return d, err
+	d.cims = cims
+	if err := sweepCims(cims); err != nil {
+		return nil, fmt.Errorf("cannot look for what a crash left of layers: %w", err)
+	}
+	return d, nil
 }
 
 // cimHost keeps what is read only in CIMs, and disks as another host does.

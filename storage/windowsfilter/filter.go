@@ -36,6 +36,7 @@ const (
 // filter passes on the entries of one layer's tar that are in order, and knows what it has passed.
 type filter struct {
 	parents []string // directories of the layer's parents
+	images  bool     // the layer is to be a composite image, as its parents are: what these have is not known here
 	seed    maphash.Seed
 	seen    map[uint64]entryKind // by the hash of the folded name
 
@@ -46,7 +47,14 @@ type filter struct {
 // copyLayer copies a layer's tar from r to w. What it writes is in the form that hcsshim takes: clean names, directories before what
 // is in them, nothing twice, nothing below a link, streams right behind their file. InvalidArgument, with the entry, for a tar that is not so.
 func copyLayer(ctx context.Context, w io.Writer, r io.Reader, parents []string) error {
-	f := &filter{parents: parents, seed: maphash.MakeSeed(), seen: map[uint64]entryKind{}}
+	return newFilter(parents).copy(ctx, w, r)
+}
+
+func newFilter(parents []string) *filter {
+	return &filter{parents: parents, seed: maphash.MakeSeed(), seen: map[uint64]entryKind{}}
+}
+
+func (f *filter) copy(ctx context.Context, w io.Writer, r io.Reader) error {
 	in, out := tar.NewReader(r), tar.NewWriter(w)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -152,6 +160,9 @@ func (f *filter) stream(h *tar.Header, name, stream string) (*tar.Header, error)
 	if f.file != name || h.Typeflag != tar.TypeReg {
 		return nil, refuse("%.300q is a stream, but of no file right before it", h.Name)
 	}
+	if f.images { // hcsshim 0.15 expects names that no layer has, and then loses count of what it writes
+		return nil, fmt.Errorf("%.300q: layers in CimFS cannot have alternate streams; use the snapshotter \"windows\": %w", h.Name, errdefs.ErrNotImplemented)
+	}
 	if f.streams++; f.streams > maxStreams {
 		return nil, refuse("%s has more than %d streams", name, maxStreams)
 	}
@@ -192,6 +203,9 @@ func (f *filter) target(name, target string) error {
 	case aFile, aLink, aHardLink:
 		return nil
 	case 0:
+		if f.images && len(f.parents) > 0 {
+			return nil // CimFS looks
+		}
 		for _, p := range f.parents {
 			if info, err := os.Lstat(filepath.Join(p, filepath.FromSlash(target))); err == nil && !info.IsDir() {
 				return nil

@@ -1,13 +1,15 @@
-/* The stub of virtdisk.dll: as much of virtual disks as hcsshim.ExpandScratchSize needs, which attaches a scratch's disk and asks
- * its volume for its size. Attaching is a message to hcssimd, by way of vmcompute.dll's connections; the volume's folder is a
+/* The stub of virtdisk.dll: as much of virtual disks as making one needs, which is a file then, and as hcsshim.ExpandScratchSize needs, which
+ * attaches a scratch's disk and asks its volume for its size. Attaching is a message to hcssimd, by way of vmcompute.dll's connections; the volume's folder is a
  * path that wine knows (see testsuite/hcssim/layers), but not one that can be opened as a device, so that opening it without a
  * trailing backslash is mended here, from the first disk that a program opens: it gets NUL, whose length is 0 when asked as a disk.
  * There is nothing to extend then, as the volume is larger already.
  */
-#define OpenVirtualDisk declared_open /* the header's declarations import them */
+#define CreateVirtualDisk declared_create /* the header's declarations import them */
+#define OpenVirtualDisk declared_open
 #define AttachVirtualDisk declared_attach
 #define DetachVirtualDisk declared_detach
 #include <windows.h>
+#undef CreateVirtualDisk
 #undef OpenVirtualDisk
 #undef AttachVirtualDisk
 #undef DetachVirtualDisk
@@ -72,6 +74,12 @@ static BOOL CALLBACK install(PINIT_ONCE o, PVOID p, PVOID *c) {
   real_create = hook("NtCreateFile", create);
   real_control = hook("NtDeviceIoControlFile", control);
   return TRUE;
+}
+
+API CreateVirtualDisk(void *type, const WCHAR *path, ULONG access, void *sd, ULONG flags, ULONG provider, void *params, void *overlapped, HANDLE *out) {
+  DWORD n;
+  *out = CreateFileW(path, GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, CREATE_NEW, 0, NULL);
+  return *out != INVALID_HANDLE_VALUE && WriteFile(*out, "vhdxfile", 8, &n, NULL) ? 0 : GetLastError();
 }
 
 API OpenVirtualDisk(void *type, const WCHAR *path, ULONG access, ULONG flags, void *params, HANDLE *out) {
