@@ -32,17 +32,20 @@ func findCriu() error {
 	return nil
 }
 
+// patientSetting is how many seconds CRIU tries to stop the processes; its default of 10 is short for a busy host.
+const patientSetting = "timeout 60\n"
+
 // maxSettings is what a pipe takes in bytes without anybody reading (pipe(7)).
 const maxSettings = 32 << 10
 
 // criuSettings makes a file of CRIU's options, one a line (criu(8), "CONFIGURATION FILES"): the administrator's, and lines. It is there until
 // the answer is closed, and can be read once: CRIU before 4.2 reads it twice, and fails when it is to inherit a descriptor for the second time.
 func criuSettings(lines []string) (name string, file *os.File, err error) {
-	var all []byte
+	all := []byte(patientSetting)
 	for _, name := range adminSettings {
 		data, err := os.ReadFile(name)
 		if err == nil {
-			all = append(data, '\n')
+			all = append(append(all, data...), '\n')
 			break
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
