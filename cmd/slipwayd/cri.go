@@ -154,6 +154,9 @@ func tomlList(all []string) string {
 
 // check refuses what could not work, before anything runs.
 func (c criConfig) check() error {
+	if err := c.checkSystem(); err != nil {
+		return err
+	}
 	for name, r := range c.Runtimes {
 		if r.Type == "" {
 			return fmt.Errorf("cri.runtimes.%s needs a type, such as %q", name, builtinRuntime)
@@ -171,7 +174,7 @@ func (c criConfig) check() error {
 	if (c.StreamCert == "") != (c.StreamKey == "") {
 		return errors.New("cri.stream_tls_cert and cri.stream_tls_key belong together: set both or none")
 	}
-	return c.checkSystem()
+	return nil
 }
 
 // wireStreaming serves exec, attach and port-forward; nil where that is turned off.
