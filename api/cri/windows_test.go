@@ -31,9 +31,15 @@ func TestWindowsFromWire(t *testing.T) {
 		CpuMaximum: 2500, CpuShares: 7, CpuCount: 3, MemoryLimitInBytes: 256 << 20, RootfsSizeInBytes: 40 << 30,
 		AffinityCpus: []*runtime.WindowsCpuGroupAffinity{{CpuMask: 5, CpuGroup: 1}},
 	}
-	c, err := containerFromWire(containerOf(&runtime.LinuxContainerConfig{}, &runtime.WindowsContainerConfig{
-		Resources: resources, SecurityContext: &runtime.WindowsContainerSecurityContext{RunAsUsername: `NT AUTHORITY\SYSTEM`, CredentialSpec: "{}", HostProcess: true},
-	}), windowsSide{})
+	user := &runtime.WindowsContainerSecurityContext{RunAsUsername: `NT AUTHORITY\SYSTEM`, CredentialSpec: "{}", HostProcess: true}
+	for _, m := range []proto.Message{resources, user} { // a new version of CRI may have more
+		for fields, i := m.ProtoReflect().Descriptor().Fields(), 0; i < fields.Len(); i++ {
+			if !m.ProtoReflect().Has(fields.Get(i)) {
+				t.Errorf("%s is not translated", fields.Get(i).FullName())
+			}
+		}
+	}
+	c, err := containerFromWire(containerOf(&runtime.LinuxContainerConfig{}, &runtime.WindowsContainerConfig{Resources: resources, SecurityContext: user}), windowsSide{})
 	if err != nil {
 		t.Fatal(err)
 	}
