@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -72,7 +73,6 @@ func (s *Set) openLogger(ctx context.Context, c Config, t target) (err error) {
 	}
 	ready.Close()
 	k.outputs = []net.Conn{stdout, stderr}
-	s.files = append(s.files, stdout, stderr)
 	s.io.Stdout, s.io.Stderr = &survivor{conn: stdout}, &survivor{conn: stderr}
 	s.sinks = append(s.sinks, k)
 	return nil
@@ -146,12 +146,12 @@ func awaitReady(ctx context.Context, conn net.Conn, wantByte bool) error {
 type logger struct {
 	cmd      *exec.Cmd
 	log      *slog.Logger
-	outputs  []net.Conn
+	outputs  []net.Conn // closed by finish
 	ended    chan struct{}
 	finished atomic.Bool
 }
 
-// loggerReads is how long the end of a process waits for its logger to read what is left, which may be lost otherwise.
+// loggerReads is how long the end of a process waits for its logger to read what is left, which closing the pipe might discard.
 const loggerReads = 5 * time.Second
 
 func (k *logger) wait() {
@@ -161,25 +161,29 @@ func (k *logger) wait() {
 	}
 }
 
-// finish waits until the program has read what is left; it sees the end once Finish has closed our ends.
+// finish has the program read what is left and then the end. One that does not read is not waited for.
 func (k *logger) finish() {
 	k.finished.Store(true)
-	read := make(chan struct{})
-	go func() { // as long as the program lives and does not read
-		defer close(read)
-		for _, conn := range k.outputs {
+	var reading sync.WaitGroup
+	for _, conn := range k.outputs { // each for itself: programs read in whichever order
+		reading.Go(func() { // ends with the program at the latest
 			if f, ok := conn.(interface{ Flush() error }); ok {
 				_ = f.Flush() // an error says that nobody reads any more
 			}
-		}
+			conn.Close()
+		})
+	}
+	read := make(chan struct{})
+	go func() {
+		reading.Wait()
+		close(read)
 	}()
 	timer := time.NewTimer(loggerReads)
 	defer timer.Stop()
 	select {
 	case <-read:
-	case <-k.ended:
 	case <-timer.C:
-		k.log.Warn("logger does not read; what it has not read may be lost", "logger", k.cmd.Path)
+		k.log.Warn("logger does not read what is left of its container's output", "logger", k.cmd.Path)
 	}
 }
 
