@@ -22,17 +22,20 @@ type arrival struct {
 	source        storage.Source
 	parent, chain string
 	sum           hash.Hash // of the uncompressed layer, where only the chain ID tells what it should be
+	// measured records what the layer takes, if nothing told that before; else it is nil.
+	measured func(ctx context.Context, u storage.Usage) error
+	usage    storage.Usage
 }
 
-func (a *arrival) Apply(ctx context.Context, diff io.Reader) error {
+func (a *arrival) Apply(ctx context.Context, diff io.Reader) (err error) {
 	if a.source.DiffID == "" {
 		a.sum = sha256.New()
 		diff = io.TeeReader(diff, a.sum)
 	}
-	if _, err := a.driver.Fill(ctx, a.layer, diff); err != nil || a.sum == nil {
+	if a.usage, err = a.driver.Fill(ctx, a.layer, diff); err != nil || a.sum == nil {
 		return err
 	}
-	_, err := io.Copy(io.Discard, diff)
+	_, err = io.Copy(io.Discard, diff)
 	return err
 }
 
@@ -56,6 +59,11 @@ func (a *arrival) Commit(ctx context.Context) error {
 		}
 		if err != nil {
 			a.e.log.Warn("what is mounted goes on reading from the registry", "layer", a.source.Descriptor.Digest, "err", err)
+		}
+	}
+	if a.measured != nil { // before it is here: a crash in between has it filled once more
+		if err := a.measured(ctx, a.usage); err != nil {
+			return err
 		}
 	}
 	return a.driver.Arrive(ctx, a.layer.ID)

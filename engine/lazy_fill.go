@@ -292,11 +292,14 @@ func (f *filler) fillLayer(ctx context.Context, l fillable, job *fillJob) error 
 		return err
 	}
 	src := l.layer.Source
+	staged := &arrival{e: e, driver: s.driver.(storage.Lazy), layer: layer, source: src, parent: snapshot.Parent, chain: l.owner.Name}
+	if l.layer.Kind == storage.Stream {
+		staged.measured = s.measured(l.owner.Name)
+	}
 	fill := image.FillOptions{
 		Ref: src.Ref, Registry: e.registry, Remote: remoteOf(src), Store: e.imageStore(sc),
 		Layer:  image.Layer{Desc: src.Descriptor, DiffID: src.DiffID, Parent: digest.Digest(snapshot.Parent), Chain: digest.Digest(l.owner.Name), Image: src.Ref},
-		Staged: &arrival{e: e, driver: s.driver.(storage.Lazy), layer: layer, source: src, parent: snapshot.Parent, chain: l.owner.Name},
-		Pace:   f.pace(s.driver.(storage.Lazy), job), Progress: f.progress(l.key),
+		Staged: staged, Pace: f.pace(s.driver.(storage.Lazy), job), Progress: f.progress(l.key),
 	}
 	// After wrong bytes it is the registry alone that is asked.
 	if err := f.lastError(l.key); err == nil || errdefs.IsUnavailable(err) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/slipwayd/slipway/metadata"
 	"github.com/slipwayd/slipway/storage"
 )
 
@@ -47,4 +48,11 @@ func (f *filler) beginStreams(ctx context.Context) time.Duration {
 		}
 	}
 	return wait
+}
+
+// measured records what a layer takes that was committed before anybody could know.
+func (s *Snapshots) measured(key string) func(context.Context, storage.Usage) error {
+	return func(ctx context.Context, u storage.Usage) error {
+		return s.e.db.Update(s.scope.ctx(ctx), func(tx *metadata.Tx) error { return s.records(tx).Measured(key, u) })
+	}
 }

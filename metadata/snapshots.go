@@ -208,6 +208,19 @@ func (s Snapshots) Update(snapshot Snapshot, fieldpaths ...string) (Snapshot, er
 	return old, s.rows.put(old.Key, old)
 }
 
+// Measured records what a committed snapshot takes, where that was not known when it was committed.
+func (s Snapshots) Measured(key string, usage storage.Usage) error {
+	snapshot, err := s.rows.get(key)
+	if err != nil {
+		return err
+	}
+	if snapshot.Kind != storage.Committed {
+		return s.rows.cannot("record what is used by", key, fmt.Errorf("it is not committed: %w", errdefs.ErrFailedPrecondition))
+	}
+	snapshot.Usage = usage
+	return s.rows.put(key, snapshot)
+}
+
 // Remove answers what it removed; the caller then, after the commit, has the driver remove LayerID. FailedPrecondition when
 // other snapshots are built on it.
 func (s Snapshots) Remove(key string) (Snapshot, error) {

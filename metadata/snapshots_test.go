@@ -40,6 +40,11 @@ func TestSnapshots(t *testing.T) {
 		if err != nil || committed.LayerID != base.LayerID || committed.Kind != storage.Committed || committed.Usage.Size != 7 || len(committed.Labels) != 1 {
 			t.Errorf("Commit: %+v, %v", committed, err)
 		}
+		is(t, "Measured", graph.Measured("base", storage.Usage{Size: 8, Inodes: 3}), nil)
+		if got, err := graph.Get("base"); err != nil || got.Usage != (storage.Usage{Size: 8, Inodes: 3}) || len(got.Labels) != 1 {
+			t.Errorf("Measured: %+v, %v", got, err)
+		}
+		is(t, "Measured of nothing", graph.Measured("none", storage.Usage{}), errdefs.ErrNotFound)
 		_, err = graph.Get("key")
 		is(t, "Get of the key after Commit", err, errdefs.ErrNotFound)
 		_, err = graph.Commit("base2", "base", CommitOptions{})
@@ -51,6 +56,7 @@ func TestSnapshots(t *testing.T) {
 
 		_, _, err = graph.Prepare("key", "base", storage.Active, nil)
 		is(t, "Prepare on base", err, nil)
+		is(t, "Measured of an active one", graph.Measured("key", storage.Usage{}), errdefs.ErrFailedPrecondition)
 		_, err = graph.Commit("base", "key", CommitOptions{})
 		is(t, "Commit to a name that is taken", err, errdefs.ErrAlreadyExists)
 		middle, err := graph.Commit("middle", "key", CommitOptions{})
