@@ -112,12 +112,15 @@ func children(dir string) []string {
 	return all
 }
 
-// cgroups are those that tests and what still runs of the daemon's containers have to themselves, below any hierarchy: the pods' parent, and what its
-// processes are in but this one is not.
+// cgroups are those that tests and what still runs of the daemon's containers have to themselves, below any hierarchy: the pods' parent, and what the
+// containers' processes are in but this one is not.
 func (d *daemon) cgroups() []string {
 	ours, _ := os.ReadFile("/proc/self/cgroup")
 	found := map[string]bool{"/" + filepath.Base(d.dir): true}
 	for _, pid := range d.processes() {
+		if !strings.Contains(rootMount(strconv.Itoa(pid)), d.dir) {
+			continue
+		}
 		theirs, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cgroup"))
 		for line := range strings.Lines(string(theirs)) {
 			if fields := strings.SplitN(strings.TrimSpace(line), ":", 3); len(fields) == 3 && !strings.Contains(string(ours), line) {
