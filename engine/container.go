@@ -98,6 +98,9 @@ func (e *Engine) UpdateContainer(ctx context.Context, ns string, c metadata.Cont
 	if err != nil {
 		return made, err
 	}
+	if made.Labels[labelRestartStatus] != "" {
+		e.restarts.look()
+	}
 	e.publish(ns, "/containers/update", ContainerUpdate{ID: made.ID, Image: made.Image, Labels: made.Labels, SnapshotKey: made.SnapshotKey})
 	return made, nil
 }

@@ -114,6 +114,7 @@ type Engine struct {
 	restoringMu sync.Mutex             // task_unpacked.go
 	restoring   map[string]bool        // keys of tasks that have an unpacked checkpoint
 	filler      *filler                // lazy_fill.go: lazily pulled layers, being brought here
+	restarts    *restarter             // restart.go
 
 	uuidMu sync.Mutex // introspect.go
 
@@ -163,6 +164,7 @@ func New(p Parts) (*Engine, error) {
 	e.trash = newTrash(e)
 	e.memory = newBreather()
 	e.filler = newFiller(e)
+	e.restarts = newRestarter(e)
 	e.gc = newGC(e, cmp.Or(p.GCDelay, time.Second), cmp.Or(p.GCInterval, time.Hour))
 	return e, nil
 }
@@ -178,6 +180,8 @@ func (e *Engine) Start(ctx context.Context) error {
 	e.background(e.filler.run)
 	e.background(e.filler.streams)
 	e.restoreAutoRemove(ctx) // before anybody can create a container that has no task yet
+	e.restarts.begin(ctx)    // likewise
+	e.background(e.restarts.run)
 	return nil
 }
 

@@ -41,6 +41,7 @@ func (e *Engine) TaskEvent(ctx context.Context, ev Event) error {
 	switch container, process := e.ended(ev); {
 	case container == "":
 	case process == "" || process == container:
+		e.restarts.look()
 		e.background(func(ctx context.Context) { e.autoRemove(ctx, ev.Namespace, container) })
 	case strings.HasPrefix(process, DetachedExec):
 		e.background(func(ctx context.Context) { e.removeExec(ctx, ev.Namespace, container, process) })

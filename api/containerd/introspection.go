@@ -67,6 +67,7 @@ func (s introspectionService) plugins() []*introspectionapi.Plugin {
 		{Type: "io.containerd.differ.v1", ID: "walking", Platforms: host},
 		{Type: "io.containerd.transfer.v1", ID: "local", Platforms: host},
 		{Type: runtimePlugin, ID: "task", Platforms: host},
+		{Type: "io.containerd.monitor.container.v1", ID: "restart", Platforms: host, Capabilities: engine.RestartPolicies},
 	}
 	for _, sn := range s.eng.Snapshotters() {
 		p := &introspectionapi.Plugin{Type: snapshotPlugin, ID: sn.Name, Platforms: host}
