@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/Microsoft/go-winio"
 	"golang.org/x/sys/windows"
@@ -47,7 +48,7 @@ func listen(address string) (net.Listener, error) {
 	fresh := address + ".new"
 	err = os.WriteFile(fresh, []byte(name), 0o600)
 	if err == nil {
-		err = os.Rename(fresh, address)
+		err = unshared(func() error { return os.Rename(fresh, address) })
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot tell where the pipe is: %w", err), l.Close())
@@ -67,7 +68,11 @@ func public(address string) (string, error) {
 	if isPipe(address) {
 		return address, nil
 	}
-	f, err := os.Open(address)
+	var f *os.File
+	err := unshared(func() (err error) {
+		f, err = open(address)
+		return err
+	})
 	if err != nil {
 		return "", err
 	}
@@ -78,6 +83,33 @@ func public(address string) (string, error) {
 		return "", fmt.Errorf("%s names no pipe", address)
 	}
 	return string(name[:n]), nil
+}
+
+// open lets others put a new file in the place of this one while it is read; os.Open would not.
+func open(path string) (*os.File, error) {
+	name, err := windows.UTF16PtrFromString(path)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	const share = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE | windows.FILE_SHARE_DELETE
+	h, err := windows.CreateFile(name, windows.GENERIC_READ, share, nil, windows.OPEN_EXISTING, windows.FILE_ATTRIBUTE_NORMAL, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(h), path), nil
+}
+
+// moment is how long a file may be another's alone: while it is being replaced, or a scanner of viruses looks at it.
+const moment = 2 * time.Second
+
+// unshared does again what fails because a file is another's alone at the moment.
+func unshared(do func() error) error {
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		err := do()
+		if !errors.Is(err, windows.ERROR_SHARING_VIOLATION) && !errors.Is(err, windows.ERROR_ACCESS_DENIED) || time.Since(begin) > moment {
+			return err
+		}
+	}
 }
 
 func nobody(err error) bool { return errors.Is(err, fs.ErrNotExist) }
