@@ -32,7 +32,7 @@ func (p *pipe) Read(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
-	n, err := p.do(func(o *windows.Overlapped) error { return windows.ReadFile(p.handle, b, nil, o) })
+	n, err := p.do(func(done *uint32, o *windows.Overlapped) error { return windows.ReadFile(p.handle, b, done, o) })
 	if err == windows.ERROR_BROKEN_PIPE || err == windows.ERROR_HANDLE_EOF {
 		err = io.EOF
 	}
@@ -42,7 +42,7 @@ func (p *pipe) Read(b []byte) (int, error) {
 func (p *pipe) Write(b []byte) (done int, err error) {
 	for done < len(b) && err == nil {
 		var n int
-		n, err = p.do(func(o *windows.Overlapped) error { return windows.WriteFile(p.handle, b[done:], nil, o) })
+		n, err = p.do(func(now *uint32, o *windows.Overlapped) error { return windows.WriteFile(p.handle, b[done:], now, o) })
 		done += n
 	}
 	return done, err
@@ -50,7 +50,7 @@ func (p *pipe) Write(b []byte) (done int, err error) {
 
 // do begins an operation and waits for its end, or for Close. The lowest bit of the event's handle keeps the operation's end from the port
 // (GetQueuedCompletionStatus, on lpOverlapped).
-func (p *pipe) do(begin func(*windows.Overlapped) error) (int, error) {
+func (p *pipe) do(begin func(done *uint32, o *windows.Overlapped) error) (int, error) {
 	p.using.RLock()
 	defer p.using.RUnlock()
 	if p.closed {
@@ -62,7 +62,8 @@ func (p *pipe) do(begin func(*windows.Overlapped) error) (int, error) {
 	}
 	defer windows.CloseHandle(event)
 	o := &windows.Overlapped{HEvent: event | 1}
-	switch err := begin(o); err {
+	var n uint32
+	switch err := begin(&n, o); err {
 	case nil, windows.ERROR_IO_PENDING:
 	default:
 		return 0, err
@@ -72,7 +73,6 @@ func (p *pipe) do(begin func(*windows.Overlapped) error) (int, error) {
 	if stopped {
 		_ = windows.CancelIoEx(p.handle, o)
 	}
-	var n uint32
 	if err = windows.GetOverlappedResult(p.handle, o, &n, true); err != nil && stopped {
 		err = os.ErrClosed
 	}
