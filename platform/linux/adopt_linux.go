@@ -45,7 +45,7 @@ func (e *Executor) adopt(id, dir string) (*container, error) {
 		return nil, err
 	}
 	c.paused = status == libcontainer.Paused
-	c.thawAdopted()
+	c.readNote()
 	state, err := c.lc.State()
 	if err != nil {
 		return nil, err

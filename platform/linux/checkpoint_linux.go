@@ -3,9 +3,9 @@ package linux
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -57,11 +57,11 @@ func (c *container) checkpoint(o platform.CheckpointOptions) (err error) {
 		return err
 	}
 	defer settings.Close()
-	thawed, err := c.willThaw()
+	done, err := c.note(cmp.Or(o.Work, o.Images))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, thawed()) }()
+	defer func() { err = errors.Join(err, done()) }()
 	defer c.e.reaper.begin()()
 	err = lc.Checkpoint(&libcontainer.CriuOpts{
 		ImagesDirectory: o.Images, WorkDirectory: o.Work, LeaveRunning: !o.Exit, TcpEstablished: o.OpenTCP,
@@ -88,38 +88,67 @@ func (c *container) awaitProgram() {
 	}
 }
 
-// willThaw notes that CRIU may freeze the container, so that an executor that finds the note lets it go on. CRIU itself, when we die, lets
-// its processes go as it would after an error. The answer takes the note away.
-func (c *container) willThaw() (done func() error, err error) {
-	c.mu.Lock()
-	paused := c.paused
-	c.mu.Unlock()
-	if paused {
-		return func() error { return nil }, nil
-	}
-	note := filepath.Join(c.dir, thawFile)
-	if err := os.WriteFile(note, nil, 0o600); err != nil {
-		return nil, err
-	}
-	return func() error { return os.Remove(note) }, nil
+// checkpointNote is in the folder of a container while CRIU is at work on it. CRIU freezes and thaws, and when we die it goes on to the point where it
+// wants to tell us of it; then it puts back what it found.
+type checkpointNote struct {
+	Work   string // CRIU's working directory
+	Paused bool
 }
 
-// thawAdopted undoes what a checkpoint of an executor that died may have left.
-func (c *container) thawAdopted() {
-	note := filepath.Join(c.dir, thawFile)
-	if _, err := os.Stat(note); errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	cg, err := c.cgroups()
-	if err == nil {
-		err = cg.Freeze(cgroups.Thawed)
-	}
+// note keeps for a later executor what the container was like. The answer takes the note away.
+func (c *container) note(work string) (done func() error, err error) {
+	c.mu.Lock()
+	n := checkpointNote{Work: work, Paused: c.paused}
+	c.mu.Unlock()
+	data, err := json.Marshal(n)
 	if err != nil {
-		c.e.log.Warn("cannot thaw a container after a checkpoint that was cut short; resume it", "id", c.id, "error", err)
+		return nil, err
+	}
+	file := filepath.Join(c.dir, noteFile)
+	if err := os.WriteFile(file+".new", data, 0o600); err != nil {
+		return nil, err
+	}
+	return func() error { return os.Remove(file) }, os.Rename(file+".new", file)
+}
+
+// readNote is for an executor that adopts the container: it is paused when it was before the checkpoint, or whoever resumes it says otherwise, but
+// not because CRIU froze it.
+func (c *container) readNote() {
+	data, err := os.ReadFile(filepath.Join(c.dir, noteFile))
+	var n checkpointNote
+	if err != nil || json.Unmarshal(data, &n) != nil {
 		return
 	}
-	c.setPaused(false)
-	_ = os.Remove(note)
+	c.paused = n.Paused
+	cg, err := c.cgroups() // now: libcontainer, which may be asked for them, does not answer while it starts a process that is frozen
+	if err != nil {
+		c.e.log.Warn("cannot put back a container after a checkpoint that was cut short", "id", c.id, "error", err)
+		return
+	}
+	c.e.background.Go(func() { c.settle(cg, n) })
+}
+
+// settle waits for the CRIU of an executor that died, and freezes or thaws the container as it should be.
+func (c *container) settle(cg cgroups.Manager, n checkpointNote) {
+	for criuWorksIn(n.Work) {
+		select {
+		case <-c.e.closed:
+			return
+		case <-time.After(lookAgain):
+		}
+	}
+	c.updating.Lock()
+	defer c.updating.Unlock()
+	c.mu.Lock()
+	state := cgroups.Thawed
+	if c.paused {
+		state = cgroups.Frozen
+	}
+	c.mu.Unlock()
+	if err := cg.Freeze(state); err != nil && !c.init.hasEnded() {
+		c.e.log.Warn("cannot put back a container after a checkpoint that was cut short; resume it", "id", c.id, "error", err)
+	}
+	_ = os.Remove(filepath.Join(c.dir, noteFile))
 }
 
 // criuView is libcontainer's idea of the container for one use of CRIU, kept in dir: with the streams that it has now. The caller

@@ -5,6 +5,7 @@ package linux_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
 
 	"github.com/slipwayd/slipway/platform"
@@ -209,20 +211,31 @@ func TestCheckpointOfPaused(t *testing.T) {
 	}
 }
 
-// TestThawAfterCrash is about a container that was frozen for a checkpoint by an executor that died.
-func TestThawAfterCrash(t *testing.T) {
+// TestCheckpointOfDeadExecutor is about a container at which the CRIU of an executor works that has died: it freezes and thaws when it likes, and last
+// of all puts back what it found.
+func TestCheckpointOfDeadExecutor(t *testing.T) {
 	needContainers(t)
-	for _, libcontainer := range []bool{false, true} {
-		root := t.TempDir()
-		e, err := linux.New(linux.Config{Root: root, Libcontainer: libcontainer})
+	busybox, err := os.ReadFile(filepath.Join(rootfs, "bin/busybox"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	criu := filepath.Join(t.TempDir(), "criu")
+	if err := os.WriteFile(criu, busybox, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ libcontainer, paused bool }{{false, false}, {false, true}, {true, false}, {true, true}} {
+		root, work := t.TempDir(), t.TempDir()
+		e, err := linux.New(linux.Config{Root: root, Libcontainer: test.libcontainer})
 		if err != nil {
 			t.Fatal(err)
 		}
 		c := started(t, e, platformSpec(t, "frozen", ociSpec("frozen", "sleep", "1000")))
-		if err := c.(platform.Pauser).Pause(t.Context()); err != nil {
+		note := fmt.Sprintf(`{"Work":%q,"Paused":%v}`, work, test.paused)
+		if err := os.WriteFile(filepath.Join(root, "frozen", linux.NoteFile), []byte(note), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(root, "frozen", linux.ThawFile), nil, 0o600); err != nil {
+		orphan := exec.Cmd{Path: criu, Args: []string{"sleep", "1000"}, Dir: work}
+		if err := orphan.Start(); err != nil {
 			t.Fatal(err)
 		}
 		e.Close()
@@ -230,11 +243,33 @@ func TestThawAfterCrash(t *testing.T) {
 		if c, err = e.Adopt(t.Context(), "frozen"); err != nil {
 			t.Fatal(err)
 		}
+		if test.paused { // and thawed by CRIU for the moment
+			if err := c.(platform.Pauser).Resume(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		freeze(t, "frozen")
+		if err := orphan.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = orphan.Wait()
 		if code, err := execute(t, c, "sh", "-c", "exit 3"); code != 3 || err != nil {
-			t.Errorf("executed in it: %d, %v", code, err)
+			t.Errorf("%+v: executed in it: %d, %v", test, code, err)
 		}
 		ended(t, c)
 		e.Close()
+	}
+}
+
+// freeze freezes a test's container behind the executor's back.
+func freeze(t *testing.T, id string) {
+	t.Helper()
+	file, text := "/sys/fs/cgroup/freezer/slipway-test/"+id+"/freezer.state", "FROZEN"
+	if cgroups.IsCgroup2UnifiedMode() {
+		file, text = "/sys/fs/cgroup/slipway-test/"+id+"/cgroup.freeze", "1"
+	}
+	if err := os.WriteFile(file, []byte(text), 0); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -37,16 +37,11 @@ func (c *container) freeze(pause bool) error {
 }
 
 func (c *container) setFrozen(pause bool) error {
-	switch {
-	case c.own != nil:
-		return c.freezeOwn(pause)
-	case c.cli != nil:
+	if c.cli != nil {
 		defer c.e.reaper.begin()()
 		return c.cli.freeze(pause)
-	case pause:
-		return c.lc.Pause()
 	}
-	return c.lc.Resume()
+	return c.freezeCgroup(pause)
 }
 
 func (c *container) setPaused(paused bool) {

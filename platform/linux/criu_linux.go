@@ -21,8 +21,23 @@ import (
 // org.criu.config that libcontainer obeys is not: whoever writes a pod's annotations could have CRIU run a script of theirs.)
 var adminSettings = []string{"/etc/criu/slipway.conf", "/etc/criu/runc.conf"}
 
-// thawFile in a container's folder: see willThaw.
-const thawFile = "thaw"
+// noteFile in a container's folder: see checkpointNote.
+const noteFile = "checkpoint"
+
+// criuWorksIn says whether there is a CRIU that works in dir, or has only just been started.
+func criuWorksIn(dir string) bool {
+	own, _ := os.Getwd()
+	names, _ := filepath.Glob("/proc/[0-9]*/comm")
+	for _, name := range names {
+		if comm, err := os.ReadFile(name); err != nil || string(comm) != "criu\n" {
+			continue
+		}
+		if cwd, err := os.Readlink(filepath.Join(filepath.Dir(name), "cwd")); err == nil && (cwd == dir || cwd == own || cwd == dir+" (deleted)") {
+			return true
+		}
+	}
+	return false
+}
 
 // findCriu says what to do when there is none.
 func findCriu() error {

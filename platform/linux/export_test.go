@@ -32,6 +32,6 @@ func Traced(c platform.Container) bool {
 	return t.traced()
 }
 
-const ThawFile = thawFile
+const NoteFile = noteFile
 
 var InheritedFiles = inheritedFiles

@@ -342,14 +342,14 @@ func (c *container) adoptOwn() error {
 		state, err := cg.GetFreezerState()
 		c.paused = err == nil && state == cgroups.Frozen
 	}
-	c.thawAdopted()
+	c.readNote()
 	c.init.started = !c.awaitsStart(began.Pid)
 	c.init.resume(began.Pid, began.StartTime)
 	return c.adoptExecs()
 }
 
-// freezeOwn pauses or resumes.
-func (c *container) freezeOwn(pause bool) error {
+// freezeCgroup pauses or resumes, whatever the kernel's state is: CRIU changes that too.
+func (c *container) freezeCgroup(pause bool) error {
 	cg, err := c.cgroups()
 	if err != nil {
 		return err
