@@ -347,7 +347,7 @@ func consume(ctx context.Context, l Layer, staged Staged, diff *verifier) error 
 	}
 	ok, err := diff.verified(l.DiffID)
 	if err == nil && !ok {
-		err = fmt.Errorf("the uncompressed layer does not have the diff ID %s that its config says: %w", l.DiffID, errdefs.ErrFailedPrecondition)
+		err = errDiffID(l)
 	}
 	return err
 }
