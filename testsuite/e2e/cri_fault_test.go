@@ -142,10 +142,13 @@ func eachMoment(t *testing.T, d *daemon, k *kubelet, kill func(), recover func()
 // TestDaemonDiesDuringAPod: whatever the daemon was in the middle of when it was killed, nothing is left of it.
 func TestDaemonDiesDuringAPod(t *testing.T) {
 	d, k := startCRI(t)
-	k.pull(t)
+	k.pullVolumes(t)
+	image, layers := k.image, k.layers
 	eachMoment(t, d, k, d.kill, func() *kubelet {
 		d.start()
-		return dialCRI(t, d)
+		next := dialCRI(t, d)
+		next.image, next.layers = image, layers
+		return next
 	})
 }
 

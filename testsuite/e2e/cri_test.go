@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -18,6 +19,7 @@ type kubelet struct {
 	runtime.RuntimeServiceClient
 	images runtime.ImageServiceClient
 	logs   string // directory of pods' logs
+	image  string // of containers; busybox if it is empty
 	layers int    // of images
 	cgroup string // parent of pods' cgroups, with a name that nobody else uses
 }
@@ -111,7 +113,7 @@ func ownNetwork(c *runtime.PodSandboxConfig) *runtime.PodSandboxConfig {
 
 func (k *kubelet) containerConfig(pod *runtime.PodSandboxConfig, script string) *runtime.ContainerConfig {
 	return &runtime.ContainerConfig{
-		Metadata: &runtime.ContainerMetadata{Name: "main"}, Image: &runtime.ImageSpec{Image: busybox},
+		Metadata: &runtime.ContainerMetadata{Name: "main"}, Image: &runtime.ImageSpec{Image: cmp.Or(k.image, busybox)},
 		Command: []string{"sh", "-c", script}, LogPath: pod.Metadata.Name + ".log",
 		Linux: &runtime.LinuxContainerConfig{SecurityContext: &runtime.LinuxContainerSecurityContext{
 			NamespaceOptions: pod.Linux.SecurityContext.NamespaceOptions,

@@ -211,8 +211,8 @@ func owner(t *testing.T, path string) uint32 {
 	return st.Sys().(*syscall.Stat_t).Uid
 }
 
-// volumesImage pushes an image that declares volumes: with content, without, hidden by tests, and where a link leads.
-func volumesImage(t *testing.T) string {
+// pullVolumes has containers made of an image that declares volumes: with content, without, hidden by tests, and where a link leads.
+func (k *kubelet) pullVolumes(t *testing.T) {
 	t.Helper()
 	image, err := ociimage.Busybox()
 	if err != nil {
@@ -226,18 +226,17 @@ func volumesImage(t *testing.T) string {
 	}})
 	image.Config.Volumes = map[string]struct{}{"/data": {}, "/made/here": {}, "/hidden": {}, "/link": {}}
 	hub.Push("library/volumes:latest", image)
-	return hub.Host() + "/library/volumes:latest"
+	k.image, k.layers = hub.Host()+"/library/volumes:latest", 2
+	if err := k.pullImage(t, k.image, nil); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestDeclaredVolumes: what an image declares to be a volume is a directory of its own, which can be written whatever the root file system
 // is, holds what the image has there, and goes with its container.
 func TestDeclaredVolumes(t *testing.T) {
 	d, k := startCRI(t)
-	ref := volumesImage(t)
-	if _, err := k.images.PullImage(t.Context(), &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: ref}}); err != nil {
-		t.Fatal(err)
-	}
-	k.layers = 2
+	k.pullVolumes(t)
 	own := filepath.Join(d.dir, "own")
 	if err := os.Mkdir(own, 0o755); err != nil {
 		t.Fatal(err)
@@ -247,14 +246,13 @@ func TestDeclaredVolumes(t *testing.T) {
 		for f in /data/new /made/here/new /real/new /hidden/new; do touch $f; done; touch /new 2>/dev/null; echo $?; stat -c %d / /data | uniq | wc -l`
 	want := "33 44 1770\ncontentlinked\n0\n%d\n2\n"
 	c := k.containerConfig(pod, script)
-	c.Image.Image = ref
 	c.Mounts = []*runtime.Mount{{HostPath: own, ContainerPath: "/hidden/"}}
 	if got := k.output(t, pod, c); got != fmt.Sprintf(want, 0) {
 		t.Errorf("got %q", got)
 	}
 	pod = k.podConfig(name(t))
 	readonly := k.containerConfig(pod, script)
-	readonly.Image.Image, readonly.Linux.SecurityContext.ReadonlyRootfs = ref, true
+	readonly.Linux.SecurityContext.ReadonlyRootfs = true
 	readonly.Mounts = c.Mounts
 	if err := os.Remove(filepath.Join(own, "new")); err != nil {
 		t.Fatalf("the container's own volume has nothing of it: %v", err)
