@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,10 +100,15 @@ func TestClientRunsAndExecs(t *testing.T) {
 	id := name(t)
 	container := create(t, c, ctx, image, id, "sh", "-c", "cat; exit 5")
 	var stdout bytes.Buffer
-	task, exit := begin(t, ctx, container, cio.NewCreator(cio.WithStreams(strings.NewReader("through stdin"), &stdout, nil)))
+	stdin, feed := io.Pipe() // whose end is the container's
+	task, exit := begin(t, ctx, container, cio.NewCreator(cio.WithStreams(stdin, &stdout, nil)))
 	if pids, err := task.Pids(ctx); err != nil || len(pids) == 0 && task.Pid() == 0 {
 		t.Errorf("pids %v, %v", pids, err)
 	}
+	if _, err := io.WriteString(feed, "through stdin"); err != nil {
+		t.Error(err)
+	}
+	feed.Close()
 	if err := task.CloseIO(ctx, client.WithStdinCloser); err != nil && !errdefs.IsNotFound(err) {
 		t.Error(err)
 	}
