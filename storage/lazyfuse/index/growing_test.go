@@ -136,3 +136,39 @@ func TestGrowingNumbersAlike(t *testing.T) {
 		t.Errorf("%d nodes, or %d", whole.Len(), pieces.Len())
 	}
 }
+
+// FuzzGrowing: whatever passes, and in whatever pieces, gives a tree that can be walked, and the same one.
+func FuzzGrowing(f *testing.F) {
+	for _, files := range [][]ociimage.File{
+		{ociimage.Dir("d", 0o755), ociimage.Regular("d/a", 0o644, "first"), ociimage.Opaque("d"), ociimage.Whiteout("d"), ociimage.Regular("d/a", 0o644, "second")},
+		{ociimage.Symlink("l", "d"), ociimage.Hardlink("h", "l"), ociimage.Regular("l/x", 0o644, "")},
+	} {
+		data, err := ociimage.TarBytes(files)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data, uint16(100))
+	}
+	f.Fuzz(func(t *testing.T, data []byte, piece uint16) {
+		whole, pieces := grow(t), grow(t)
+		_, _ = whole.Write(data)
+		for rest := data; len(rest) > 0; {
+			n := min(len(rest), int(piece)+1)
+			_, _ = pieces.Write(rest[:n])
+			rest = rest[n:]
+		}
+		if whole.Len() != pieces.Len() || (whole.Err() == nil) != (pieces.Err() == nil) {
+			t.Fatalf("%d nodes and %v at once, %d and %v in pieces", whole.Len(), whole.Err(), pieces.Len(), pieces.Err())
+		}
+		for i := range whole.Len() {
+			a, b := whole.Node(i), pieces.Node(i)
+			if a.Mode != b.Mode || a.Size != b.Size || a.Link != b.Link {
+				t.Fatalf("node %d is %+v, or %+v", i, a, b)
+			}
+			if a.Mode.IsRegular() && a.Size > 0 && (whole.Place(i) < 0 || whole.Place(i) > int64(len(data))) {
+				t.Fatalf("file %d begins at %d of %d", i, whole.Place(i), len(data))
+			}
+			_, _ = whole.Lookup(i, "a")
+		}
+	})
+}
