@@ -91,9 +91,11 @@ func (e *Engine) checkpointTo(ctx context.Context, ns, id, path string, options 
 		return fmt.Errorf("cannot note the checkpoint of task %s: %w", id, err)
 	}
 	defer func() {
-		if err == nil || os.RemoveAll(part) == nil {
-			os.Remove(note)
+		if err != nil {
+			e.discard(part, note)
+			return
 		}
+		e.discard(note)
 	}()
 	if err := os.Mkdir(part, 0o700); err != nil {
 		return fmt.Errorf("cannot make a directory for the checkpoint of task %s: %w", id, err)
@@ -123,7 +125,7 @@ func (e *Engine) CheckpointDir() (string, func(), error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("cannot make a directory for a checkpoint: %w", err)
 	}
-	return dir, func() { os.RemoveAll(dir) }, nil
+	return dir, func() { e.discard(dir) }, nil
 }
 
 // writeBlob puts all of r into the content store.

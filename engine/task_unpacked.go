@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -89,14 +90,49 @@ func (e *Engine) restoreCheckpoints(ctx context.Context) error {
 		}
 		if entry.Type().IsRegular() && filepath.Ext(name) != ".new" {
 			part, readErr := os.ReadFile(name)
-			if removeErr := os.RemoveAll(string(part)); readErr != nil || removeErr != nil {
-				err = errors.Join(err, readErr, removeErr)
+			if readErr != nil {
+				err = errors.Join(err, readErr)
 				continue
 			}
+			e.discard(string(part), name)
+			continue
 		}
-		err = errors.Join(err, os.RemoveAll(name))
+		e.discard(name)
 	}
 	return err
+}
+
+const (
+	discardAgain = 100 * time.Millisecond
+	discardFor   = 2 * time.Minute
+)
+
+// discard removes one after the other, and goes on with that in the background while it fails: the CRIU of a shim that died may be writing
+// still. The next start of the daemon tries again what fails for long.
+func (e *Engine) discard(paths ...string) {
+	remove := func() (err error) {
+		for _, path := range paths {
+			if err = os.RemoveAll(path); err != nil {
+				break
+			}
+		}
+		return err
+	}
+	if remove() == nil {
+		return
+	}
+	e.background(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, discardFor)
+		defer cancel()
+		for err := remove(); err != nil; err = remove() {
+			select {
+			case <-time.After(discardAgain):
+			case <-ctx.Done():
+				e.log.Warn("cannot remove what is left of a checkpoint, will try again at the next start", "path", paths[0], "err", err)
+				return
+			}
+		}
+	})
 }
 
 func (e *Engine) restoreUnpacked(ctx context.Context, dir string) error {
