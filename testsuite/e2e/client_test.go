@@ -218,3 +218,40 @@ func TestClientSeesStableErrors(t *testing.T) {
 	}
 	d.checkEmpty(t, id)
 }
+
+// TestRestartPolicy has the daemon start a task again, as often as a label says, and write where another says.
+func TestRestartPolicy(t *testing.T) {
+	d := startDaemon(t)
+	c, ctx := dial(t, d)
+	image := pull(t, c, ctx)
+	id, log := name(t), filepath.Join(d.dir, "log-of-restarts")
+	container := create(t, c, ctx, image, id, "sh", "-c", "echo again; exit 3")
+	labels := map[string]string{
+		"containerd.io/restart.status": "running", "containerd.io/restart.policy": "on-failure:2", "containerd.io/restart.loguri": "file://" + log,
+	}
+	if _, err := container.SetLabels(ctx, labels); err != nil {
+		t.Fatal(err)
+	}
+	_, exit := begin(t, ctx, container, cio.NullIO)
+	if code := await(t, exit); code != 3 {
+		t.Errorf("exit status %d, want 3", code)
+	}
+	eventually(t, "two restarts", func() bool {
+		data, _ := os.ReadFile(log)
+		return string(data) == "again\nagain\n"
+	})
+	var task client.Task
+	eventually(t, "the last end", func() bool {
+		var err error
+		if task, err = container.Task(ctx, nil); err != nil {
+			return false
+		}
+		status, err := task.Status(ctx)
+		return err == nil && status.Status == client.Stopped && status.ExitStatus == 3
+	})
+	if got, err := container.Labels(ctx); err != nil || got["containerd.io/restart.count"] != "2" {
+		t.Errorf("labels %v, %v", got, err)
+	}
+	remove(t, ctx, container, task)
+	d.checkNoContainers(t, id)
+}
