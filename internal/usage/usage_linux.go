@@ -34,7 +34,8 @@ func newHost() (*Host, error) {
 	return &Host{h}, nil
 }
 
-// parseMounts reads mountinfo (proc_pid_mountinfo(5)). Where controllers are mounted by version 1, a unified hierarchy beside them has none.
+// parseMounts reads mountinfo (proc_pid_mountinfo(5)). Where controllers are mounted by version 1, a unified hierarchy beside them has none. The
+// first mount is the host's own; others may be somebody's who goes away.
 func parseMounts(text string) host {
 	h := host{controllers: map[string]mounted{}}
 	for line := range strings.Lines(text) {
@@ -53,7 +54,9 @@ func parseMounts(text string) host {
 			for option := range strings.SplitSeq(what[2], ",") {
 				switch option {
 				case "cpuacct", "cpu", "memory", "pids", "blkio":
-					h.controllers[option] = m
+					if _, known := h.controllers[option]; !known {
+						h.controllers[option] = m
+					}
 				}
 			}
 		}

@@ -30,6 +30,7 @@ func TestLocate(t *testing.T) {
 		{"version 2", pure, "0::/kubepods/pod1/abc\n", map[string]string{"": "/sys/fs/cgroup/kubepods/pod1/abc"}},
 		{"version 1", hybrid, "9:name=systemd:/x\n4:memory:/docker/x/k8s/abc\n3:cpu,cpuacct:/k8s/abc\n0::/\n", map[string]string{
 			"memory": "/sys/fs/cgroup/memory/k8s/abc", "cpu": "/sys/fs/cgroup/cpu,cpuacct/k8s/abc", "cpuacct": "/sys/fs/cgroup/cpu,cpuacct/k8s/abc"}},
+		{"mounted elsewhere too", hybrid + strings.ReplaceAll(hybrid, "/sys/fs/", "/tmp/sys/fs/"), "4:memory:/docker/x/y\n", map[string]string{"memory": "/sys/fs/cgroup/memory/y"}},
 		{"outside of what is mounted", hybrid, "4:memory:/docker/y\n", map[string]string{}},
 		{"hostile", pure, "0::/../../etc\n0::relative\nx\n::\n", map[string]string{"": "/sys/fs/cgroup/etc"}},
 	} {
