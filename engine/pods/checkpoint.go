@@ -98,15 +98,16 @@ func (m *Manager) checkpoint(ctx context.Context, c *container, location string,
 // collectPaused writes into dir what must be of one moment, and lets the container go on.
 func (m *Manager) collectPaused(ctx context.Context, c *container, record metadata.Container, dir string) (err error) {
 	tasks := m.e.Tasks()
-	switch err := tasks.Pause(ctx, Namespace, c.id); {
-	case err == nil:
-		defer func() {
+	paused := tasks.Pause(ctx, Namespace, c.id)
+	if !errdefs.IsFailedPrecondition(paused) { // else somebody has paused it already
+		defer func() { // after an error too: a shim that dies may have paused it
 			ctx, cancel := undoing(ctx)
 			defer cancel()
 			err = errors.Join(err, m.resume(ctx, c.id))
 		}()
-	case !errdefs.IsFailedPrecondition(err): // somebody has paused it already
-		return err
+		if paused != nil {
+			return paused
+		}
 	}
 	images := filepath.Join(dir, archiveImages)
 	if err := os.Mkdir(images, 0o700); err != nil {
