@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -32,12 +34,21 @@ func TestPodLife(t *testing.T) {
 	web := k.container("web", image, "cmd", "/c", "echo up& echo problem>&2& ping -n 1000 127.0.0.1 >nul")
 	web.Envs = []*runtime.KeyValue{{Key: "WHO", Value: []byte("the web")}}
 	web.Windows.Resources = &runtime.WindowsContainerResources{CpuMaximum: 5000, MemoryLimitInBytes: 256 << 20}
+	// A file, and its destination, as kubelet writes them of the message that a program leaves at its end.
+	message := filepath.Join(k.logs, "message")
+	if err := os.WriteFile(message, []byte("nothing yet"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	web.Mounts = []*runtime.Mount{{HostPath: message, ContainerPath: "c:/dev/termination-log"}, {HostPath: k.logs, ContainerPath: `C:\data`, Readonly: true}}
 	webID := k.begin(podID, pod, web)
 	sideID := k.begin(podID, pod, k.container("side", image, "cmd", "/c", "exit 5"))
 	status, doc := k.status(webID)
 	if status.State != runtime.ContainerState_CONTAINER_RUNNING || status.StartedAt == 0 || status.ImageId == "" || status.User != nil ||
 		!proto.Equal(status.Resources, &runtime.ContainerResources{Windows: web.Windows.Resources}) {
 		t.Errorf("status of a container: %v", status)
+	}
+	if len(status.Mounts) != 2 || status.Mounts[0].ContainerPath != "c:/dev/termination-log" || status.Mounts[0].HostPath != message { // by which kubelet finds it again
+		t.Errorf("mounts of a container: %v", status.Mounts)
 	}
 	if ids, err := hcn.GetNamespaceEndpointIds(doc.Windows.Network.NetworkNamespace); err != nil || len(ids) != 1 {
 		t.Errorf("its namespace %q has endpoints %v, %v", doc.Windows.Network.NetworkNamespace, ids, err)
