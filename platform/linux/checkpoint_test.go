@@ -229,7 +229,7 @@ func TestCheckpointOfDeadExecutor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := started(t, e, platformSpec(t, "frozen", ociSpec("frozen", "sleep", "1000")))
+		started(t, e, platformSpec(t, "frozen", ociSpec("frozen", "sleep", "1000")))
 		note := fmt.Sprintf(`{"Work":%q,"Paused":%v}`, work, test.paused)
 		if err := os.WriteFile(filepath.Join(root, "frozen", linux.NoteFile), []byte(note), 0o600); err != nil {
 			t.Fatal(err)
@@ -240,7 +240,8 @@ func TestCheckpointOfDeadExecutor(t *testing.T) {
 		}
 		e.Close()
 		e = newExecutor(t, root)
-		if c, err = e.Adopt(t.Context(), "frozen"); err != nil {
+		c, err := e.Adopt(t.Context(), "frozen")
+		if err != nil {
 			t.Fatal(err)
 		}
 		if test.paused { // and thawed by CRIU for the moment
