@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"slices"
 	"testing"
 
 	eventtypes "github.com/containerd/containerd/api/events"
@@ -14,6 +15,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/slipwayd/slipway/engine"
 )
 
 // subscribe answers a stream that misses nothing from now on.
@@ -102,8 +105,8 @@ func TestIntrospection(t *testing.T) {
 	if got := plugins("type==io.containerd.snapshotter.v1"); len(got) != 1 || got[0].ID != "fake" || len(got[0].Capabilities) != 0 {
 		t.Errorf("snapshotters are %v", got)
 	}
-	if got := plugins("id==restart"); len(got) != 0 {
-		t.Errorf("nothing restarts containers yet, got %v", got)
+	if got := plugins("id==restart"); len(got) != 1 || !slices.Equal(got[0].Capabilities, engine.RestartPolicies) { // nerdctl asks so
+		t.Errorf("what restarts containers: %v", got)
 	}
 	_, err := c.Plugins(t.Context(), &introspectionapi.PluginsRequest{Filters: []string{"=="}})
 	wantCode(t, err, codes.InvalidArgument)
