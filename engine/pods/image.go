@@ -157,9 +157,38 @@ func readAccounts(ctx context.Context, snapshots *engine.Snapshots, chain string
 	return a, err
 }
 
-// look mounts an image, read-only and for as long as do runs. A crash leaves a snapshot that expires.
+// lookKey begins the names of snapshots that are looked into.
+const lookKey = "look-"
+
+// clearLooks removes those that a crash left, which would expire only later.
+func (m *Manager) clearLooks(ctx context.Context) error {
+	for _, driver := range m.e.About().Drivers {
+		snapshots, err := m.e.Snapshots(scope, driver)
+		if err != nil {
+			return err
+		}
+		var left []string
+		err = snapshots.Walk(ctx, func(page []metadata.Snapshot) error {
+			for _, s := range page {
+				if strings.HasPrefix(s.Key, lookKey) {
+					left = append(left, s.Key)
+				}
+			}
+			return nil
+		})
+		for _, key := range left {
+			err = errors.Join(err, ignoreNotFound(snapshots.Remove(ctx, key)))
+		}
+		if err != nil {
+			return fmt.Errorf("cannot remove what is left of looking into images: %w", err)
+		}
+	}
+	return nil
+}
+
+// look mounts an image, read-only and for as long as do runs. A crash leaves a snapshot, which Restore removes.
 func look(ctx context.Context, snapshots *engine.Snapshots, chain string, do func(path string) error) (err error) {
-	key := "look-" + rand.Text()
+	key := lookKey + rand.Text()
 	labels := map[string]string{labelExpire: time.Now().Add(time.Hour).UTC().Format(time.RFC3339)}
 	mounts, err := snapshots.View(ctx, key, chain, labels)
 	if err != nil {
