@@ -83,8 +83,13 @@ func (e *Engine) applyTo(ctx context.Context, s Scope, mounts []storage.Mount, t
 	return err
 }
 
-// scratch is where file systems of clients are mounted out of sight.
+// scratch is where file systems are mounted out of sight for a moment. A start takes down what a crash left mounted there.
 func (e *Engine) scratch() string { return filepath.Join(e.state, "diff") }
+
+// Look mounts what a snapshot answered, out of sight and for as long as do runs. The next start takes down what a crash leaves.
+func (s *Snapshots) Look(mounts []storage.Mount, do func(path string) error) error {
+	return mount.Temp(s.e.scratch(), mounts, do)
+}
 
 // restoreScratch makes the directory and takes down what a crash left mounted in it.
 func (e *Engine) restoreScratch() error {

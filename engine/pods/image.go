@@ -15,7 +15,6 @@ import (
 
 	"github.com/slipwayd/slipway/engine"
 	"github.com/slipwayd/slipway/image/reference"
-	"github.com/slipwayd/slipway/internal/mount"
 	"github.com/slipwayd/slipway/metadata"
 	"github.com/slipwayd/slipway/spec"
 )
@@ -199,7 +198,7 @@ func look(ctx context.Context, snapshots *engine.Snapshots, chain string, do fun
 		defer cancel()
 		err = errors.Join(err, snapshots.Remove(ctx, key))
 	}()
-	return mount.Temp("", mounts, do)
+	return snapshots.Look(mounts, do)
 }
 
 // stopSignal is the container's, or else the image's, or else SIGTERM.

@@ -138,7 +138,7 @@ func (n *node) start() {
 	}
 }
 
-// endOthers ends the shim, whose command line names the node's directory. It has no container any more.
+// endOthers ends the shim and the server of lazy layers, whose command lines name the node's directory. No container is left.
 func (n *node) endOthers() {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -150,8 +150,9 @@ func (n *node) endOthers() {
 			continue
 		}
 		line, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if strings.Contains(string(line), "slipway-shim") && strings.Contains(strings.ReplaceAll(string(line), `\`, "/"), n.dir+"/state") {
+		if (strings.Contains(string(line), "slipway-shim") || strings.Contains(string(line), "slipway-fuse")) && strings.Contains(strings.ReplaceAll(string(line), `\`, "/"), n.dir+"/state") {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
+	_ = syscall.Unmount(filepath.Join(n.dir, "state/lazy/mnt"), syscall.MNT_DETACH)
 }
