@@ -72,7 +72,7 @@ func encodeAny(a opaque.Any) []byte {
 
 // checkpointTo has the images written beside path and makes them path when they are whole and durable. What is beside it is noted, for the
 // next start to remove.
-func (e *Engine) checkpointTo(ctx context.Context, ns, id, path string, options *opaque.Any) (err error) {
+func (e *Engine) checkpointTo(ctx context.Context, ns, id, path string, options *opaque.Any) error {
 	path = filepath.Clean(path)
 	if !filepath.IsAbs(path) {
 		return fmt.Errorf("cannot checkpoint task %s to %q: it is no absolute path: %w", id, path, errdefs.ErrInvalidArgument)
@@ -83,23 +83,11 @@ func (e *Engine) checkpointTo(ctx context.Context, ns, id, path string, options 
 		return fmt.Errorf("cannot checkpoint task %s: %w: %w", id, err, errdefs.ErrInvalidArgument)
 	}
 	part := path + ".part-" + rand.Text()
-	note := filepath.Join(e.checkpoints(), filepath.Base(part))
-	if err := os.MkdirAll(e.checkpoints(), 0o700); err != nil {
-		return fmt.Errorf("cannot make a directory for checkpoints: %w", err)
+	drop, err := e.StageCheckpoint(part)
+	if err != nil {
+		return fmt.Errorf("cannot checkpoint task %s: %w", id, err)
 	}
-	if err := durable.Replace(note, []byte(part)); err != nil {
-		return fmt.Errorf("cannot note the checkpoint of task %s: %w", id, err)
-	}
-	defer func() {
-		if err != nil {
-			e.discard(part, note)
-			return
-		}
-		e.discard(note)
-	}()
-	if err := os.Mkdir(part, 0o700); err != nil {
-		return fmt.Errorf("cannot make a directory for the checkpoint of task %s: %w", id, err)
-	}
+	defer drop()
 	if err := e.tasks.Checkpoint(ctx, ns, id, part, options); err != nil {
 		return err
 	}
@@ -111,6 +99,24 @@ func (e *Engine) checkpointTo(ctx context.Context, ns, id, path string, options 
 		return fmt.Errorf("cannot keep the checkpoint of task %s: %w", id, err)
 	}
 	return nil
+}
+
+// StageCheckpoint makes the directory part, whose name nobody else uses, for what gets another name when it is whole. drop removes what then is still
+// there; so does the next start after a crash.
+func (e *Engine) StageCheckpoint(part string) (drop func(), err error) {
+	note := filepath.Join(e.checkpoints(), filepath.Base(part))
+	if err := os.MkdirAll(e.checkpoints(), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make a directory for checkpoints: %w", err)
+	}
+	if err := durable.Replace(note, []byte(part)); err != nil {
+		return nil, fmt.Errorf("cannot note a checkpoint: %w", err)
+	}
+	drop = func() { e.discard(part, note) }
+	if err := os.Mkdir(part, 0o700); err != nil {
+		drop()
+		return nil, fmt.Errorf("cannot make a directory for a checkpoint: %w", err)
+	}
+	return drop, nil
 }
 
 func (e *Engine) checkpoints() string { return filepath.Join(e.root, "checkpoint") }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -116,21 +115,6 @@ func (s *runtimeService) CheckpointContainer(ctx context.Context, r *runtime.Che
 		defer cancel()
 	}
 	return &runtime.CheckpointContainerResponse{}, s.pods.Checkpoint(ctx, c.ID, r.Location, status)
-}
-
-func (s *runtimeService) CheckpointPod(_ context.Context, r *runtime.CheckpointPodRequest) (*runtime.CheckpointPodResponse, error) {
-	if _, err := s.pods.Pod(r.PodSandboxId); err != nil {
-		return nil, err
-	}
-	return nil, errNoCheckpoint("pod " + r.PodSandboxId)
-}
-
-func (s *runtimeService) RestorePod(_ context.Context, r *runtime.RestorePodRequest) (*runtime.RestorePodResponse, error) {
-	return nil, errNoCheckpoint("the pod of checkpoint " + r.CheckpointPath)
-}
-
-func errNoCheckpoint(what string) error {
-	return fmt.Errorf("cannot checkpoint or restore %s: only single containers can be checkpointed: %w", what, errdefs.ErrFailedPrecondition)
 }
 
 // seconds bounds what a client may ask for to what a time.Duration holds.

@@ -109,17 +109,26 @@ func (m *Manager) collectPaused(ctx context.Context, c *container, record metada
 			return paused
 		}
 	}
+	if err := m.capture(ctx, c, record, dir); err != nil {
+		return err
+	}
 	images := filepath.Join(dir, archiveImages)
-	if err := os.Mkdir(images, 0o700); err != nil {
-		return err
-	}
-	if err := tasks.Checkpoint(ctx, Namespace, c.id, images, nil); err != nil {
-		return err
-	}
 	for _, name := range besideImages {
 		if err := os.Rename(filepath.Join(images, name), filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+	}
+	return copyLog(c.record.LogPath, filepath.Join(dir, archiveLog))
+}
+
+// capture writes a paused container's processes and what it changed in its root file system into dir.
+func (m *Manager) capture(ctx context.Context, c *container, record metadata.Container, dir string) error {
+	images := filepath.Join(dir, archiveImages)
+	if err := os.Mkdir(images, 0o700); err != nil {
+		return err
+	}
+	if err := m.e.Tasks().Checkpoint(ctx, Namespace, c.id, images, nil); err != nil {
+		return err
 	}
 	snapshots, err := m.e.Snapshots(scope, record.Snapshotter)
 	if err != nil {
@@ -129,7 +138,7 @@ func (m *Manager) collectPaused(ctx context.Context, c *container, record metada
 	if err != nil {
 		return fmt.Errorf("cannot write what it changed in its root file system: %w", err)
 	}
-	return copyLog(c.record.LogPath, filepath.Join(dir, archiveLog))
+	return nil
 }
 
 // resume is nil for a container that is not paused, or has ended.

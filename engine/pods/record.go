@@ -32,6 +32,7 @@ const specURL = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 type podRecord struct {
 	Spec      *spec.Pod
 	Stopped   bool     `json:",omitempty"`
+	Restoring bool     `json:",omitempty"` // from a checkpoint, and not whole: the next start removes it
 	Held      bool     `json:",omitempty"` // by a process
 	Pins      []string `json:",omitempty"` // namespaces of its own
 	IPs       []string `json:",omitempty"`
@@ -48,6 +49,7 @@ type containerRecord struct {
 	StopSignal string `json:",omitempty"`
 	User       specs.User
 	Resources  *spec.Resources `json:",omitempty"`
+	Checkpoint string          `json:",omitempty"` // directory of CRIU's that Start restores from
 	Status     containerStatus
 }
 

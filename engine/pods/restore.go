@@ -54,6 +54,7 @@ func (m *Manager) Restore(ctx context.Context) error {
 	for _, c := range m.all() {
 		m.catchUp(ctx, c)
 	}
+	m.removeUnrestored(ctx)
 	err = errors.Join(m.restoreCheckpoints(), m.clearDirectories(ctx), m.clearLeases(ctx), m.clearDeclared(), m.clearLooks(ctx))
 	m.collectNetwork(ctx)
 	return err

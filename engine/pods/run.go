@@ -39,7 +39,7 @@ func (m *Manager) Run(ctx context.Context, s *spec.Pod) (string, error) {
 		if id, err := m.samePod(s, print); id != "" || err != nil {
 			return id, err
 		}
-		return m.run(ctx, s, k)
+		return m.run(ctx, podRecord{Spec: s}, k)
 	})
 }
 
@@ -82,12 +82,14 @@ func (m *Manager) samePod(s *spec.Pod, print string) (string, error) {
 }
 
 // run makes the pod's things on the host, and its record last: what has no record goes at the next start.
-func (m *Manager) run(ctx context.Context, s *spec.Pod, k *making) (_ string, err error) {
+func (m *Manager) run(ctx context.Context, begun podRecord, k *making) (_ string, err error) {
+	s := begun.Spec
 	r, err := m.runtime(s.Handler)
 	if err != nil {
 		return "", err
 	}
-	p := &pod{id: newID(), runtime: r, ready: true, containers: map[string]*container{}, record: podRecord{Spec: s, NetConfig: r.NetworkConfigDir}}
+	begun.NetConfig = r.NetworkConfigDir
+	p := &pod{id: newID(), runtime: r, ready: true, containers: map[string]*container{}, record: begun}
 	k.at("making namespaces")
 	record, err := json.Marshal(p.record) // so that a later daemon can take back its addresses
 	if err != nil {

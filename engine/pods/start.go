@@ -110,7 +110,7 @@ func (m *Manager) launch(ctx context.Context, c *container, k *making) (uint32, 
 		return 0, err
 	}
 	k.at("setting up its processes")
-	if _, err := m.e.CreateTask(ctx, scope, engine.TaskOptions{ContainerID: c.id, Streams: streams}); err != nil {
+	if _, err := m.e.CreateTask(ctx, scope, engine.TaskOptions{ContainerID: c.id, Streams: streams, CheckpointPath: c.record.Checkpoint}); err != nil {
 		return 0, err
 	}
 	k.at("executing its command")
